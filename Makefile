@@ -1,0 +1,38 @@
+# make music: install, then write music with the models in the box. make test: install, then run all tests.
+VENV ?= .venv
+PYTHON ?= python3
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+
+.PHONY: music test check clean
+
+music: $(INSTALLED)
+	$(BIN)/musicvae sample melody-2 -n 8 --seed 1 --out music/melodies --overwrite
+	$(BIN)/musicvae sample drums-2 -n 8 --seed 1 --out music/beats --overwrite
+	@echo "Listen to the files in music/melodies and music/beats."
+
+test: $(VENV)/.installed-test
+	$(BIN)/python -m pytest
+
+check: $(VENV)/.installed-check
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+# The constraint keeps pip from taking a CUDA build of several gigabytes where a CPU build is offered.
+$(INSTALLED): pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; assert sys.version_info >= (3, 11), f"Python 3.11 or newer is needed, this is {sys.version.split()[0]}: make PYTHON=python3.12"'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e .
+	touch $@
+
+$(VENV)/.installed-test: $(INSTALLED)
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[test]'
+	touch $@
+
+$(VENV)/.installed-check: $(INSTALLED)
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[test,check]'
+	touch $@
+
+clean:
+	rm -rf $(VENV) music

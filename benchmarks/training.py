@@ -1,0 +1,155 @@
+"""Training speed on this machine, beside what its matrix multiplication allows for the same FLOPs.
+
+    python benchmarks/training.py --threads 2
+
+Windows are random tokens: the speed does not depend on what is in them. FLOPs of one window (multiply and add count 2):
+
+    LSTM layer of H units over n inputs     8 H (n + H) a step and direction
+    dense layer from n to m                 2 n m
+
+summed over the encoder, the conductor and the decoders, times 3: the backward pass counts twice the forward. Gates,
+softmax, loss and Adam are left out, so a ratio of 1 cannot be reached.
+"""
+
+import time
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import tyro
+
+from musicvae.model.training import Trainer, TrainingConfig, new_model
+from musicvae.model.vae import ModelConfig
+
+SMALL = {"latent_size": 256, "encoder_units": 256, "conductor_units": 256, "condition_size": 128, "decoder_units": 256}
+SHAPES = {
+    "melody-2": ModelConfig((130,), steps=32, **SMALL),
+    "drums-2": ModelConfig((512,), steps=32, **SMALL),
+    "melody-16": ModelConfig((130,), steps=256, bars=16, **SMALL),
+    "drums-16": ModelConfig((512,), steps=256, bars=16, **SMALL),
+    "trio-16": ModelConfig((130, 130, 512), steps=256, bars=16, **SMALL),
+}
+
+
+@dataclass(frozen=True)
+class Options:
+    """What is measured; several models one after another."""
+
+    models: tuple[str, ...] = ("melody-2", "melody-16")
+    batch: int = 256
+    threads: int = 1
+    seconds: float = 10.0  # a model
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    latent: int | None = None  # these override the widths of the models
+    encoder: int | None = None
+    decoder: int | None = None
+    encoder_layers: int | None = None
+
+
+@dataclass(frozen=True)
+class Product:
+    """One kind of matrix multiplication, (rows, inner) x (inner, columns), `count` times in a forward pass of a batch."""
+
+    name: str
+    rows: int
+    inner: int
+    columns: int
+    count: int
+
+    @property
+    def flops(self) -> int:
+        return 2 * self.rows * self.inner * self.columns * self.count
+
+
+def products(config: ModelConfig, batch: int) -> list[Product]:
+    """Every matrix multiplication of a forward pass: inputs of a layer for all steps at once, its state step by step."""
+    found: list[Product] = []
+
+    def lstm(name: str, rows: int, steps: int, inputs: int, hidden: int, layers: int, directions: int = 1) -> None:
+        for layer in range(layers):
+            inner = inputs if layer == 0 else hidden * directions
+            found.append(Product(f"{name} {layer} inputs", rows * steps, inner, 4 * hidden, directions))
+            found.append(Product(f"{name} {layer} state", rows, hidden, 4 * hidden, directions * steps))
+
+    vocab, bars, steps = sum(config.vocab_sizes), config.bars, config.steps // config.bars
+    lstm("encoder", batch, config.steps, vocab, config.encoder_units, config.encoder_layers, directions=2)
+    found.append(Product("mu and sigma", batch, 2 * config.encoder_units, config.latent_size, 2))
+    groups, condition = [vocab], config.latent_size
+    if bars > 1:
+        groups, condition, units, layers = (
+            list(config.vocab_sizes),
+            config.condition_size,
+            config.conductor_units,
+            config.conductor_layers,
+        )
+        found.append(Product("conductor start", batch, config.latent_size, 2 * layers * units, 1))
+        lstm("conductor", batch, bars, 1, units, layers)
+        found.append(Product("condition", batch * bars, units, condition, 1))
+    for size in groups:
+        units, layers = config.decoder_units, config.decoder_layers
+        found.append(Product("decoder start", batch * bars, condition, 2 * layers * units, 1))
+        lstm("decoder", batch * bars, steps, size + condition, units, layers)
+        found.append(Product("softmax", batch * config.steps, units, size, 1))
+    return found
+
+
+def flops_per_window(config: ModelConfig) -> int:
+    """Of one training step, forward and backward, divided by the windows of its batch."""
+    return 3 * sum(product.flops for product in products(config, batch=1))
+
+
+def rate(rows: int, inner: int, columns: int, dtype: torch.dtype, seconds: float = 0.2) -> float:
+    """FLOP/s of this matrix multiplication here and now: the best of a few rounds."""
+    a, b, out = torch.randn(rows, inner, dtype=dtype), torch.randn(inner, columns, dtype=dtype), None
+    best, began = 0.0, time.perf_counter()
+    while time.perf_counter() - began < seconds or best == 0:
+        start = time.perf_counter()
+        out = torch.mm(a, b, out=out)
+        best = max(best, 2 * rows * inner * columns / (time.perf_counter() - start))
+    return best
+
+
+def possible(config: ModelConfig, batch: int, dtype: torch.dtype) -> float:
+    """Windows a second if a step were nothing but its own matrix multiplications, each at the rate measured for it."""
+    seconds = sum(3 * p.flops / rate(p.rows, p.inner, p.columns, dtype) for p in products(config, batch))
+    return batch / seconds
+
+
+def measure(config: ModelConfig, options: Options) -> tuple[float, torch.dtype]:
+    """Windows a second of whole training steps, after one to warm up, and the precision they ran in."""
+    settings = TrainingConfig(batch_size=options.batch, precision=options.precision)
+    trainer = Trainer(new_model(config, 0, None), settings, torch.device("cpu"))
+    generator = torch.Generator().manual_seed(0)
+    streams = [torch.randint(v, (options.batch, config.steps), generator=generator) for v in config.vocab_sizes]
+    tokens = torch.stack(streams, dim=-1)
+    trainer.update(tokens)
+    began, steps = time.perf_counter(), 0
+    while time.perf_counter() - began < options.seconds or steps < 2:
+        trainer.update(tokens)
+        steps += 1
+    speed = steps * options.batch / (time.perf_counter() - began)
+    return speed, torch.bfloat16 if trainer.bf16 else torch.float32
+
+
+def resized(config: ModelConfig, options: Options) -> ModelConfig:
+    names = {"latent_size": options.latent, "encoder_units": options.encoder, "decoder_units": options.decoder}
+    names |= {"encoder_layers": options.encoder_layers}
+    return ModelConfig(**vars(config) | {name: value for name, value in names.items() if value is not None})
+
+
+def main(options: Options) -> None:
+    torch.set_num_threads(options.threads)
+    print(f"{'model':10} {'parameters':>10} {'MFLOP/win':>10} {'windows/s':>10} {'GFLOP/s':>8} "
+          f"{'peak':>7} {'ratio':>6} {'own shapes':>10} {'ratio':>6}")  # fmt: skip
+    for name in options.models:
+        config = resized(SHAPES[name], options)
+        speed, dtype = measure(config, options)
+        flops, peak = flops_per_window(config), rate(2048, 2048, 2048, dtype, seconds=1.0)
+        limit = possible(config, options.batch, dtype)
+        parameters = sum(p.numel() for p in new_model(config, 0, None).parameters())
+        print(f"{name:10} {parameters / 1e6:9.2f}M {flops / 1e6:10.1f} {speed:10.1f} {flops * speed / 1e9:8.1f} "
+              f"{peak / 1e9:7.1f} {flops * speed / peak:6.2f} {limit:10.1f} {speed / limit:6.2f}")  # fmt: skip
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Options, description=__doc__))

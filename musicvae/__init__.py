@@ -1,0 +1,3 @@
+"""MusicVAE: music you can hold as a vector."""
+
+__version__ = "0.1.0"

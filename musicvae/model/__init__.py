@@ -1,0 +1,1 @@
+"""Tensors: the model, its training and its files. Nothing here knows what a note is."""

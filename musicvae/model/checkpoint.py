@@ -1,0 +1,112 @@
+"""A run folder <-> a model: config.json, readable by eye, and model.safetensors beside it."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import msgspec
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
+
+from musicvae.model.vae import ModelConfig, MusicVAE
+
+FORMAT = 1
+CONFIG, WEIGHTS = "config.json", "model.safetensors"
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """What a run folder says about its model: enough to build it, and to know where it came from."""
+
+    format: int = FORMAT
+    name: str = ""
+    representation: str = ""  # melody, melody-90, drums or trio; the model half only carries it
+    drum_map: str = ""
+    preset: str = ""
+    size: str = ""
+    model: ModelConfig
+    training: dict[str, Any] = field(default_factory=dict)  # the settings of the training, as they were given
+    trained: dict[str, Any] = field(default_factory=dict)  # how far it came: steps, seconds, figures
+
+
+class Run(NamedTuple):
+    model: MusicVAE
+    config: RunConfig
+
+
+def save_run(folder: str | Path, model: MusicVAE, config: RunConfig, half: bool = False) -> None:
+    """Writes model.safetensors, then config.json, each under a temporary name first; half stores the weights in fp16."""
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    dtype = torch.float16 if half else torch.float32
+    tensors = {name: value.detach().to("cpu", dtype).contiguous() for name, value in model.state_dict().items()}
+    with replacing(folder / WEIGHTS) as temporary:
+        safetensors.torch.save_file(tensors, temporary)
+    with replacing(folder / CONFIG) as temporary:
+        temporary.write_bytes(msgspec.json.format(msgspec.json.encode(config), indent=2) + b"\n")
+
+
+def load_run(folder: str | Path, device: str | torch.device = "cpu") -> Run:
+    """The model of a run folder, in fp32 and eval mode; ValueError says what is wrong with the folder."""
+    config = load_config(folder)
+    path = Path(folder) / WEIGHTS
+    try:
+        tensors = safetensors.torch.load_file(path)
+    except FileNotFoundError:
+        raise ValueError(f"{folder} holds no {WEIGHTS}, so it is no complete run folder") from None
+    except (SafetensorError, OSError) as error:
+        raise ValueError(f"{path} cannot be read ({error}). It may have been cut short: copy it again") from None
+    with torch.device("meta"):  # shapes only: no time is spent on weights that are replaced at once
+        model = MusicVAE(config.model)
+    check_tensors(path, {name: value.shape for name, value in model.state_dict().items()}, tensors)
+    model.load_state_dict({name: value.to(device, torch.float32) for name, value in tensors.items()}, assign=True)
+    return Run(model.eval(), config)
+
+
+def load_config(folder: str | Path) -> RunConfig:
+    """config.json of a run folder, without the weights; ValueError says what is wrong with it."""
+    path = Path(folder) / CONFIG
+    if not Path(folder).is_dir():
+        raise ValueError(f"{folder} is no folder; a run is a folder with {CONFIG} and {WEIGHTS}")
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        found = ", ".join(sorted(p.name for p in Path(folder).iterdir())[:5]) or "nothing"
+        raise ValueError(f"{folder} holds no {CONFIG}, so it is no run folder (found: {found})") from None
+    try:
+        values = msgspec.json.decode(data)
+        version = values.get("format") if isinstance(values, dict) else None
+        if isinstance(version, int) and version != FORMAT:
+            raise ValueError(f"{path} has format {version}; this version reads format {FORMAT}. Update musicvae")
+        return msgspec.json.decode(data, type=RunConfig)
+    except msgspec.MsgspecError as error:
+        raise ValueError(f"{path} is no valid run configuration: {error}") from None
+
+
+def check_tensors(path: Path, wanted: dict[str, torch.Size], found: dict[str, torch.Tensor]) -> None:
+    """ValueError that names the first tensor which is missing, unknown or of another shape than config.json says."""
+    for name in sorted(wanted.keys() | found.keys()):
+        if name not in found:
+            raise ValueError(f"{path} lacks the tensor {name}, which {CONFIG} asks for")
+        if name not in wanted:
+            raise ValueError(f"{path} has a tensor {name}, of which {CONFIG} knows nothing")
+        if found[name].shape != wanted[name]:
+            shapes = f"{tuple(found[name].shape)}; {CONFIG} asks for {tuple(wanted[name])}"
+            raise ValueError(f"{path}: the tensor {name} has shape {shapes}")
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A temporary name to write under; then the file is the old one or the new one, also after a kill or a power cut."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        yield temporary
+        with open(temporary, "rb+") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)

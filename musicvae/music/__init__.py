@@ -1,0 +1,1 @@
+"""Notes and tokens: NumPy, never torch."""

@@ -1,0 +1,123 @@
+"""Many tasks over many processes, where a process that dies or hangs costs one item, not the job."""
+
+import multiprocessing
+import time
+from collections.abc import Callable, Iterator
+from multiprocessing.connection import Connection, wait
+from typing import Any, NamedTuple
+
+ITEM_SECONDS = 20.0  # longer than any file may take; a process that is silent for so long is ended
+MAX_DEATHS_WITHOUT_ITEM = 3
+
+Beat = Callable[[int], None]
+Work = Callable[[Any, dict[int, str], Beat], Any]
+
+
+class Done(NamedTuple):
+    task: Any
+    result: Any
+
+
+def run_tasks(work: Work, tasks: list[Any], workers: int, item_seconds: float = ITEM_SECONDS) -> Iterator[Done]:
+    """Calls `work(task, skip, beat)` for each task in one of `workers` processes and yields results as they come.
+
+    `work` must be a module's function. It calls `beat(i)` before it touches item i; if the process dies or is silent for
+    `item_seconds` after that, the task is begun again with `skip[i]` = "crashed" or "hung". Raises RuntimeError if
+    `work` raises, or if processes die outside any item.
+    """
+    context = multiprocessing.get_context("spawn")
+    waiting = list(reversed(tasks))
+    crew = [_Worker(context, work) for _ in range(max(1, min(workers, len(tasks))))]
+    try:
+        for worker in crew:
+            worker.begin(waiting.pop())
+        while busy := [w for w in crew if w.busy]:
+            wait([w.connection for w in busy], timeout=0.5)
+            for worker in busy:
+                result = worker.look(item_seconds)
+                if result is not None:
+                    yield result
+                    if waiting:
+                        worker.begin(waiting.pop())
+    finally:
+        for worker in crew:
+            worker.end()
+
+
+class _Worker:
+    def __init__(self, context: Any, work: Work):
+        self.context, self.work = context, work
+        self.busy = False
+        self._start()
+
+    def _start(self) -> None:
+        self.connection, theirs = self.context.Pipe()
+        self.process = self.context.Process(target=_serve, args=(theirs, self.work), daemon=True)
+        self.process.start()
+        theirs.close()
+
+    def begin(self, task: Any) -> None:
+        self.task, self.skip, self.deaths, self.busy = task, {}, 0, True
+        self._send()
+
+    def _send(self) -> None:
+        self.item: int | None = None
+        self.since = time.monotonic()
+        self.connection.send((self.task, self.skip))
+
+    def look(self, item_seconds: float) -> Done | None:
+        """The task's result if it is there; restarts the process if it died or hangs."""
+        try:
+            while self.connection.poll():
+                kind, value = self.connection.recv()
+                self.since = time.monotonic()
+                if kind == "done":
+                    self.busy = False
+                    return Done(self.task, value)
+                if kind == "error":
+                    raise RuntimeError(f"a worker failed:\n{value}")
+                self.item = value
+            hung = self.item is not None and time.monotonic() - self.since > item_seconds
+            if not hung and self.process.is_alive():
+                return None
+        except (EOFError, OSError):
+            hung = False
+        self._restart("hung" if hung else "crashed")
+        return None
+
+    def _restart(self, why: str) -> None:
+        self.end()
+        if self.item is not None:
+            self.skip[self.item] = why
+        else:
+            self.deaths += 1
+            if self.deaths >= MAX_DEATHS_WITHOUT_ITEM:
+                raise RuntimeError(f"worker processes keep dying (exit code {self.process.exitcode}); is there enough memory?")
+        self._start()
+        self._send()
+
+    def end(self) -> None:
+        self.connection.close()
+        self.process.kill()
+        self.process.join()
+
+
+def _serve(connection: Connection, work: Work) -> None:
+    import signal
+    import traceback
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to answer
+    try:
+        while True:
+            task, skip = connection.recv()
+            try:
+                answer = ("done", work(task, skip, lambda item: connection.send(("item", item))))
+            except OSError as error:
+                if isinstance(error, BrokenPipeError):
+                    raise
+                answer = ("error", traceback.format_exc())
+            except Exception:
+                answer = ("error", traceback.format_exc())
+            connection.send(answer)
+    except (EOFError, BrokenPipeError, ConnectionResetError):
+        pass  # the parent is gone
