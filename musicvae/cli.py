@@ -71,7 +71,7 @@ def encode(
     model: Model,
     files: Annotated[Positional[tuple[Path, ...]], arg(metavar="FILE...")],
     /,
-    out: Annotated[Path, arg(metavar="FILE.npz", help="File to write: arrays mu, sigma (windows, Z), file, bar.")],
+    out: Annotated[Path, arg(metavar="FILE.npz", help="File to write: arrays mu, sigma (windows, Z), source, bar.")],
     track: Track = None,
     bar: Bar = 0,
     pad: Pad = False,
@@ -95,7 +95,7 @@ def encode(
     arrays = {
         "mu": np.concatenate([p.posterior.mu for p in parts]),
         "sigma": np.concatenate([p.posterior.sigma for p in parts]),
-        "file": np.array([str(f) for f, p in zip(files, parts) for _ in p.spans]),
+        "source": np.array([str(f) for f, p in zip(files, parts) for _ in p.spans]),
         "bar": np.array([s.bar for p in parts for s in p.spans]),
         "model": np.array(composer.name),
     }
@@ -356,13 +356,17 @@ def _read_vectors(path: Path) -> Any:
 
     import numpy as np
 
+    if not zipfile.is_zipfile(path):
+        found = "no such file" if not path.exists() else "it is no .npz file"
+        raise ValueError(f"{path}: {found}. Write one with: musicvae encode")
     try:
         with np.load(path, allow_pickle=False) as arrays:
             if "z" in arrays or "mu" in arrays:
-                return np.asarray(arrays["z" if "z" in arrays else "mu"])
-            raise ValueError(f"{path}: holds {', '.join(arrays) or 'nothing'}; needed is an array z or mu of shape (N, Z)")
-    except (OSError, EOFError, zipfile.BadZipFile) as error:
-        raise ValueError(f"{path}: cannot be read as .npz ({error}). Write one with: musicvae encode") from None
+                return np.asarray(arrays["z" if "z" in arrays else "mu"], np.float32)
+            held = ", ".join(arrays) or "nothing"
+    except (OSError, EOFError, ValueError, zipfile.BadZipFile) as error:
+        raise ValueError(f"{path}: cannot be read ({error}). Write one with: musicvae encode") from None
+    raise ValueError(f"{path}: holds {held}; needed is an array z or mu of shape (N, Z)")
 
 
 def _write(songs: "dict[str, Song]", out: Path, overwrite: bool) -> None:

@@ -426,8 +426,9 @@ def reduce_bucket(task: BucketTask, skip: dict[int, str] = {}, beat: Callable[[i
     moved = np.zeros(len(SPLITS), np.int64)
     for name in range(1, len(SPLITS)):  # windows of a split's songs that train has too
         moved[name] = len(np.unique(first[(split == name) & (target != name)]))
-    dtype = np.uint8 if content.shape[1] == task.settings.steps * len(task.settings.tokens.vocab_sizes) else np.uint16
-    tokens = content[keep].view(dtype).reshape(len(keep), -1).astype(np.uint16)
+    width = task.settings.steps * len(task.settings.tokens.vocab_sizes)
+    dtype = np.uint8 if content.shape[1] == width else np.uint16
+    tokens = content[keep].view(dtype).reshape(len(keep), width).astype(np.uint16)
     onsets = _onsets(tokens, task.settings)
     for number, name in enumerate(SPLITS):
         mine = np.flatnonzero(target[keep] == number)
@@ -554,11 +555,11 @@ def _join_parts(parts: list[Path], target: Path, settings: DatasetSettings) -> N
 
 
 def _why_empty(folders: list[Path], settings: DatasetSettings, report: dict[str, Any]) -> str:
-    reasons = "; ".join(f"{r['files']} files: {r['why']}" for r in report["rejected"].values())
+    reasons = "; ".join(f"{r['files']} because {r['why']}, such as {r['examples'][0]}" for r in list(report["rejected"].values())[:3])
     hint = "Try --bars 2, or see" if settings.bars == 16 else "See"
     return (
         f"{', '.join(map(str, folders))}: no {settings.representation} window of {settings.bars} bars in "
-        f"{report['files']['read']} files ({reasons}). {hint} what a file holds with: musicvae inspect FILE"
+        f"the {report['files']['read']} files ({reasons}). {hint} what a file holds with: musicvae inspect FILE"
     )
 
 

@@ -140,8 +140,9 @@ class Bars:
     """A live progress bar, as `build_dataset` wants it: `with Bars() as progress`, then progress(what, done, of)."""
 
     def __enter__(self) -> "Bars":
+        screen = Console(stderr=True)
         columns = (TextColumn("{task.description:>20}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        self.progress, self.tasks = Progress(*columns, console=Console(stderr=True)), {}
+        self.progress, self.tasks = Progress(*columns, console=screen, disable=not screen.is_terminal), {}
         self.progress.start()
         return self
 

@@ -1,0 +1,60 @@
+"""A model and a data set, measured: what `musicvae evaluate` does."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from musicvae.composer import Composer
+from musicvae.evaluation.reconstruction import draw_windows, evaluate_reconstruction, reconstruction_table
+from musicvae.evaluation.statistics import compare, sample_statistics
+from musicvae.model.vae import draw_prior
+from musicvae.music.dataset import Dataset
+
+TEMPERATURES = (0.5, 1.0)  # of the samples that are compared with real windows
+KINDS = {"melody": ("melody",), "melody-90": ("melody",), "drums": ("drums",), "trio": ("melody", "melody", "drums")}
+
+
+def evaluate_model(
+    composer: Composer,
+    folder: Path,
+    split: str = "test",
+    windows: int | None = None,
+    seed: int = 0,
+    samples: int = 0,
+    show: bool = True,
+) -> dict[str, Any]:
+    """Reconstruction of a split's windows, and statistics of samples beside them if asked for; ready for JSON.
+
+    Raises ValueError for a data set that is not of the model's kind, or a split without windows.
+    """
+    dataset, kinds = Dataset(folder), KINDS[composer.representation.name]
+    ours = (composer.representation.name, composer.bars, getattr(composer.representation, "drum_map", "current"))
+    theirs = (dataset.settings.representation, dataset.settings.bars, dataset.settings.drum_map)
+    if ours[:2] != theirs[:2] or ("drums" in kinds and ours[2] != theirs[2]):
+        raise ValueError(f"{folder} holds {theirs[0]} of {theirs[1]} bars (drum map {theirs[2]}); the model is for {ours[0]} of {ours[1]} bars ({ours[2]})")
+    tokens, rows = dataset.tokens(split), dataset.rows(split, ["group"])
+    if not len(tokens):
+        raise ValueError(f"{folder}: no {split} windows (too few songs). Choose another --split, or build from more music")
+    chosen = draw_windows(len(tokens), windows, seed)
+    tokens, groups = np.asarray(tokens[chosen]), rows["group"].to_numpy()[chosen]
+    report = evaluate_reconstruction(composer.model, tokens, groups, kinds=kinds, seed=seed)
+    result: dict[str, Any] = {"model": composer.name, "split": split, "reconstruction": asdict(report)}
+    if show:
+        _print(reconstruction_table(report))
+    if samples:
+        training = dataset.tokens("train")
+        real = sample_statistics(tokens, kinds, training)
+        z = draw_prior(samples, composer.latent_size, seed).numpy()
+        made = {f"temperature {t:g}": sample_statistics(composer.decode_tokens(z, t, seed + 1), kinds, training) for t in TEMPERATURES}
+        result["statistics"] = {"windows": asdict(real), **{name: asdict(s) for name, s in made.items()}}
+        if show:
+            _print(compare(real, made, f"{split} windows"))
+    return result
+
+
+def _print(table: Any) -> None:
+    from rich.console import Console
+
+    Console().print(table)
