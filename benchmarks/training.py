@@ -13,7 +13,7 @@ softmax, loss and Adam are left out, so a ratio of 1 cannot be reached.
 
 import time
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import tyro
@@ -21,7 +21,13 @@ import tyro
 from musicvae.model.training import Trainer, TrainingConfig, new_model
 from musicvae.model.vae import ModelConfig
 
-SMALL = {"latent_size": 256, "encoder_units": 256, "conductor_units": 256, "condition_size": 128, "decoder_units": 256}
+SMALL: dict[str, Any] = {
+    "latent_size": 256,
+    "encoder_units": 256,
+    "conductor_units": 256,
+    "condition_size": 128,
+    "decoder_units": 256,
+}
 SHAPES = {
     "melody-2": ModelConfig((130,), steps=32, **SMALL),
     "drums-2": ModelConfig((512,), steps=32, **SMALL),
@@ -48,7 +54,7 @@ class Options:
 
 @dataclass(frozen=True)
 class Product:
-    """One kind of matrix multiplication, (rows, inner) x (inner, columns), `count` times in a forward pass of a batch."""
+    """One matrix multiplication, (rows, inner) x (inner, columns), done `count` times in a forward pass."""
 
     name: str
     rows: int
@@ -62,7 +68,7 @@ class Product:
 
 
 def products(config: ModelConfig, batch: int) -> list[Product]:
-    """Every matrix multiplication of a forward pass: inputs of a layer for all steps at once, its state step by step."""
+    """Those of a forward pass: the inputs of a layer for all steps at once, its state step by step."""
     found: list[Product] = []
 
     def lstm(name: str, rows: int, steps: int, inputs: int, hidden: int, layers: int, directions: int = 1) -> None:

@@ -1,9 +1,9 @@
 """MusicVAE: music you can hold as a vector.
 
-    import musicvae
-    composer = musicvae.load("melody-2")
-    song = composer.sample(n=1, seed=1)[0]
-    song.save("song.mid")
+import musicvae
+composer = musicvae.load("melody-2")
+song = composer.sample(n=1, seed=1)[0]
+song.save("song.mid")
 """
 
 from typing import TYPE_CHECKING, Any

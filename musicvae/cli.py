@@ -14,14 +14,18 @@ from tyro.conf import Positional, arg
 
 import musicvae
 
-Model = Annotated[Positional[str], arg(metavar="MODEL", help="A model in the box (see: musicvae models), or a run folder.")]
+Model = Annotated[
+    Positional[str], arg(metavar="MODEL", help="A model in the box (see: musicvae models), or a run folder.")
+]
 File = Annotated[Positional[Path], arg(metavar="FILE")]
 Out = Annotated[Path, arg(metavar="DIR", help="Folder to write to; must be new or empty.")]
 Overwrite = Annotated[bool, arg(help="Write into a folder that holds files, replacing those of the same name.")]
 Number = Annotated[int, arg(aliases=["-n"], help="How many.")]
 Temperature = Annotated[float, arg(help="0 is the most likely music, 1 the model's own spread.")]
 Seed = Annotated[int, arg(help="The same seed writes the same files.")]
-Track = Annotated[int | None, arg(help="Which track of the song, as numbered by inspect; by default the one with most notes.")]
+Track = Annotated[
+    int | None, arg(help="Which track of the song, as numbered by inspect; by default the one with most notes.")
+]
 Bar = Annotated[int, arg(help="First bar to take, from 0.")]
 Pad = Annotated[bool, arg(help="Fill a song that is shorter than the model's window with silence.")]
 Device = Annotated[str, arg(help="cpu, cuda, or auto.")]
@@ -42,7 +46,11 @@ def sample(
     """Write new music: MIDI files of one window each, from vectors drawn at random."""
     composer = _load(model, device)
     songs = composer.sample(number, temperature, seed, tempo)
-    _write({f"{_label(composer)}-seed{seed}-{i:0{len(str(number))}d}": song for i, song in enumerate(songs, 1)}, out, overwrite)
+    _write(
+        {f"{_label(composer)}-seed{seed}-{i:0{len(str(number))}d}": song for i, song in enumerate(songs, 1)},
+        out,
+        overwrite,
+    )
 
 
 def reconstruct(
@@ -63,7 +71,8 @@ def reconstruct(
     with _about(file):
         result = composer.reconstruct(song, temperature, seed, instrument=_index(track), bar=bar, pad=pad)
     windows = len(result.encoding.spans)
-    print(f"{file}: {result.encoding.chosen}; {windows} windows of {composer.bars} bars; {result.accuracy:.1%} of the steps came back")
+    cut = f"{windows} windows of {composer.bars} bars"
+    print(f"{file}: {result.encoding.chosen}; {cut}; {result.accuracy:.1%} of the steps came back")
     _write({f"{file.stem}-{_label(composer)}": result.song}, out, overwrite)
 
 
@@ -92,7 +101,7 @@ def encode(
         with _about(file):
             parts.append(composer.encode(_read(file), instrument=_index(track), bar=bar, pad=pad))
         print(f"{file}: {parts[-1].chosen}; {len(parts[-1].spans)} windows of {composer.bars} bars")
-    arrays = {
+    arrays: dict[str, Any] = {
         "mu": np.concatenate([p.posterior.mu for p in parts]),
         "sigma": np.concatenate([p.posterior.sigma for p in parts]),
         "source": np.array([str(f) for f, p in zip(files, parts) for _ in p.spans]),
@@ -115,7 +124,9 @@ def decode(
     vectors: Annotated[Positional[Path], arg(metavar="Z.npz", help="As written by encode, or with an array z (N, Z).")],
     /,
     out: Out,
-    number: Annotated[int, arg(aliases=["-n"], help="How many times each vector is played (figure 8 of the paper).")] = 1,
+    number: Annotated[
+        int, arg(aliases=["-n"], help="How many times each vector is played (figure 8 of the paper).")
+    ] = 1,
     temperature: Temperature = 0.5,
     seed: Seed = 0,
     tempo: Annotated[float, arg(help="Beats a minute.")] = 120.0,
@@ -190,7 +201,8 @@ def build(
             progress=progress,
         )
     print_report(dataset.report)
-    print(f"\n{out}: ready. Train with: musicvae train {settings.representation.removesuffix('-90')}-{bars} {out} --out RUN")
+    kind = representation.removesuffix("-90")
+    print(f"\n{out}: ready. Train with: musicvae train {kind}-{bars} {out} --out RUN")
 
 
 def info(dataset: Annotated[Positional[Path], arg(metavar="DIR")], /, json: Json = False) -> None:
@@ -203,7 +215,9 @@ def info(dataset: Annotated[Positional[Path], arg(metavar="DIR")], /, json: Json
 
 
 def train(
-    preset: Annotated[Positional[str], arg(metavar="PRESET", help="melody-2 drums-2 melody-16 drums-16 trio-16, 16 also with -flat.")],
+    preset: Annotated[
+        Positional[str], arg(metavar="PRESET", help="melody-2 drums-2 melody-16 drums-16 trio-16, 16 also with -flat.")
+    ],
     dataset: Annotated[Positional[Path], arg(metavar="DATASET")],
     /,
     out: Annotated[Path, arg(metavar="RUN", help="Folder of the run; the same command again goes on with it.")],
@@ -228,7 +242,9 @@ def evaluate(
     split: Annotated[Literal["train", "validation", "test"], arg(help="Which windows.")] = "test",
     windows: Annotated[int | None, arg(help="At most so many, drawn by the seed.")] = None,
     seed: Annotated[int, arg(help="Of the draw, of z and of the tokens.")] = 0,
-    samples: Annotated[int, arg(help="Also compare so many samples from the prior with the windows; 0 leaves it out.")] = 0,
+    samples: Annotated[
+        int, arg(help="Also compare so many samples from the prior with the windows; 0 leaves it out.")
+    ] = 0,
     device: Device = "cpu",
     json: Json = False,
 ) -> None:
@@ -303,15 +319,21 @@ def _other(words: list[str]) -> None:
         print(f"musicvae {musicvae.__version__}")
         return
     lines = [f"  {name:15} {(function.__doc__ or '').splitlines()[0]}" for name, function in COMMANDS.items()]
-    usage = "\n".join(["Music you can hold as a vector.", "", "usage: musicvae COMMAND ... (each has --help)", "", *lines])
-    if not words or words[0] in ("--help", "-h", "help") or (words[0] == "dataset" and words[1:] in ([], ["--help"], ["-h"])):
+    usage = "\n".join(
+        ["Music you can hold as a vector.", "", "usage: musicvae COMMAND ... (each has --help)", "", *lines]
+    )
+    if (
+        not words
+        or words[0] in ("--help", "-h", "help")
+        or (words[0] == "dataset" and words[1:] in ([], ["--help"], ["-h"]))
+    ):
         print(usage)
         return
     print(f"musicvae: no command {' '.join(words[:2])!r}\n\n{usage}", file=sys.stderr)
     sys.exit(2)
 
 
-# --- what the commands share ---------------------------------------------------------------------------------------------
+# --- what the commands share ---------------------------------------------------------------------------------------
 
 
 def _load(model: str, device: str) -> "Composer":
@@ -327,7 +349,7 @@ def _read(file: Path) -> "Song":
         return Song.read(file)
 
 
-class _about:  # noqa: N801 (reads as a word: with _about(file))
+class _about:
     """Puts the file's name before the message of a ValueError."""
 
     def __init__(self, file: Path):
@@ -383,7 +405,11 @@ def _write(songs: "dict[str, Song]", out: Path, overwrite: bool) -> None:
 def _print_json(value: Any) -> None:
     import json
 
-    print(json.dumps(value, indent=1, ensure_ascii=False, default=lambda v: v.tolist() if hasattr(v, "tolist") else str(v)))
+    print(
+        json.dumps(
+            value, indent=1, ensure_ascii=False, default=lambda v: v.tolist() if hasattr(v, "tolist") else str(v)
+        )
+    )
 
 
 if __name__ == "__main__":

@@ -18,14 +18,14 @@ BATCH = 128  # windows decoded or encoded at once
 
 
 class Posterior(NamedTuple):
-    """q(z|x) of each window of a song (eq. 6, 7): normal, with mean mu and standard deviation sigma, each (windows, Z)."""
+    """q(z|x) of each window of a song (eq. 6, 7): normal, with mean mu and deviation sigma, each (windows, Z)."""
 
     mu: np.ndarray
     sigma: np.ndarray
 
     def draw(self, seed: int) -> np.ndarray:
         """One z a window (windows, Z): mu + sigma * eps."""
-        return self.mu + self.sigma * draw_prior(len(self.mu), self.mu.shape[1], seed).numpy()
+        return self.mu + self.sigma * draw_prior(len(self.mu), self.mu.shape[1], _checked_seed(seed)).numpy()
 
 
 class Span(NamedTuple):
@@ -80,7 +80,9 @@ class Composer:
 
     def sample(self, n: int = 1, temperature: float = 0.5, seed: int = 0, tempo: float = DEFAULT_TEMPO) -> list[Song]:
         """n new songs of one window each, z drawn from the prior. The same seed gives the same songs, whatever n."""
-        z = draw_prior(_at_least_one("n", n), self.latent_size, seed).numpy()
+        if n < 1:
+            raise ValueError(f"n is {n}; it must be at least 1")
+        z = draw_prior(n, self.latent_size, _checked_seed(seed)).numpy()
         return self.decode(z, temperature, seed, tempo)
 
     def encode(
@@ -108,7 +110,9 @@ class Composer:
                 parts.append((q.mean.float().cpu().numpy(), q.stddev.float().cpu().numpy()))
         return Posterior(*(np.concatenate(column) for column in zip(*parts)))
 
-    def decode(self, z: np.ndarray, temperature: float = 0.5, seed: int = 0, tempo: float = DEFAULT_TEMPO) -> list[Song]:
+    def decode(
+        self, z: np.ndarray, temperature: float = 0.5, seed: int = 0, tempo: float = DEFAULT_TEMPO
+    ) -> list[Song]:
         """z (N, Z) -> N songs of one window each. Temperature 0 takes the most likely token everywhere."""
         return [self.representation.to_song(tokens, tempo) for tokens in self.decode_tokens(z, temperature, seed)]
 
@@ -120,8 +124,10 @@ class Composer:
         if not np.isfinite(z).all():
             raise ValueError("z holds values that are not finite")
         if not 0 <= temperature < float("inf"):
-            raise ValueError(f"a temperature of {temperature:g}; it must be 0 or more (1 is the model's own, 0 the most likely)")
-        uniforms = draw_uniforms(len(z), self.steps, len(self.model.config.vocab_sizes), seed)
+            raise ValueError(
+                f"a temperature of {temperature:g}; it must be 0 or more (1 is the model's own, 0 the most likely)"
+            )
+        uniforms = draw_uniforms(len(z), self.steps, len(self.model.config.vocab_sizes), _checked_seed(seed))
         parts = []
         for at in range(0, len(z), BATCH):
             part = torch.from_numpy(z[at : at + BATCH]).to(self._device)
@@ -203,7 +209,7 @@ def models() -> dict[str, RunConfig]:
     return {folder.name: load_config(folder) for folder in folders}
 
 
-def _at_least_one(name: str, value: int) -> int:
-    if value < 1:
-        raise ValueError(f"{name} is {value}; it must be at least 1")
-    return value
+def _checked_seed(seed: int) -> int:
+    if not 0 <= seed < 2**63:
+        raise ValueError(f"a seed of {seed}; it must be from 0 to 2^63 - 1")
+    return seed

@@ -20,16 +20,18 @@ class Preset:
     bars: int
     flat: bool
 
-    def model(self, size: str, drum_map: str = "current") -> ModelConfig:
-        """The model at one of the SIZES. Raises ValueError for another."""
+    def model(self, size: str, vocab_sizes: tuple[int, ...] = ()) -> ModelConfig:
+        """The model at one of the SIZES, for the preset's own representation unless told otherwise.
+
+        Raises ValueError for a size that is none of the SIZES.
+        """
         widths = _WIDTHS[_known("size", size, SIZES)]
         kind = "flat" if self.flat else "hierarchical"
         return ModelConfig(
-            representation(self.representation, drum_map).vocab_sizes,
+            vocab_sizes or representation(self.representation).vocab_sizes,
             steps=self.bars * STEPS_PER_BAR,
             bars=1 if self.flat else self.bars,
-            **widths["shared"],
-            **widths[kind],
+            **{**widths["shared"], **widths[kind]},  # type: ignore[arg-type]
         )
 
     def training(self, size: str) -> TrainingConfig:

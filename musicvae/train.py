@@ -37,21 +37,26 @@ def train_preset(
     chosen, limit = preset(name), seconds(max_time) if max_time else None
     dataset = Dataset(dataset_folder)
     music = dataset.settings
-    if (music.representation, music.bars) != (chosen.representation, chosen.bars):
+    kind = music.representation.removesuffix("-90")  # the original's 90 tokens are a melody too
+    if (kind, music.bars) != (chosen.representation, chosen.bars):
         raise ValueError(
             f"{dataset_folder} holds {music.representation} windows of {music.bars} bars; {name} learns "
             f"{chosen.representation} of {chosen.bars} bars. Build one with: musicvae dataset build FOLDER "
             f"--representation {chosen.representation} --bars {chosen.bars} --out DIR"
         )
     given = [f"training.steps={steps}"] if steps is not None else []
-    model, training = change(chosen.model(size, music.drum_map), chosen.training(size), [*given, f"training.seed={seed}", *settings])
+    model, training = change(
+        chosen.model(size, music.tokens.vocab_sizes),
+        chosen.training(size),
+        [*given, f"training.seed={seed}", *settings],
+    )
     if threads:
         torch.set_num_threads(threads)
     tokens, validation = dataset.tokens("train"), dataset.tokens("validation")
     if not len(validation):
         print(f"{dataset_folder}: no validation windows (too few songs), so nothing is validated")
     print(f"{name} {size}: {len(tokens):,} windows, {training.steps:,} steps of {training.batch_size}", flush=True)
-    config = RunConfig(name=name, representation=chosen.representation, drum_map=music.drum_map, model=model)
+    config = RunConfig(name=name, representation=music.representation, drum_map=music.drum_map, model=model)
     listener = Listener(config, music.tokens, validation if len(validation) else tokens, out)
     result = train(
         model,
@@ -60,7 +65,7 @@ def train_preset(
         validation,
         out,
         name=name,
-        representation=chosen.representation,
+        representation=music.representation,
         drum_map=music.drum_map,
         preset=name,
         size=size,
@@ -95,7 +100,7 @@ class Listener:
 
 
 def seconds(text: str) -> float:
-    """"90s", "10m", "2h" or plain seconds -> seconds. Raises ValueError for anything else."""
+    """ "90s", "10m", "2h" or plain seconds -> seconds. Raises ValueError for anything else."""
     match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh]?)", text.strip())
     if not match:
         raise ValueError(f"--max-time {text!r}; write 90s, 10m or 2h")
@@ -119,6 +124,7 @@ def ending(result: TrainingResult) -> str:
     if result.finished and result.resumed_from == result.step:
         return f"{result.folder}: finished already ({result.step:,} steps); nothing to do"
     if result.finished:
-        return f"{result.folder}: finished, {result.step:,} steps in {result.seconds:.0f} s. Hear it: musicvae sample {result.folder} --out DIR"
+        done = f"finished, {result.step:,} steps in {result.seconds:.0f} s"
+        return f"{result.folder}: {done}. Hear it: musicvae sample {result.folder} --out DIR"
     why = "interrupted" if result.interrupted else "paused"
     return f"{result.folder}: {why} at step {result.step:,}, saved. The same command goes on from here"

@@ -2,9 +2,9 @@
 
     python paper/groups.py CORPORA drums > groups-drums.csv
 
-A drummer plays alike all through a session, so the grooves of one drummer and session are one group; several versions of a
-piece share the name before the first dot (freedoom); a tune goes under the part of the name before `__` or the first dot
-(trio_*), whatever it is arranged for.
+A drummer plays alike all through a session, so the grooves of one drummer and session are one group; several versions
+of a piece share the name before the first dot (freedoom); a tune goes under the part of the name before `__` or the
+first dot (trio_*), whatever it is arranged for.
 """
 
 import csv

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import safetensors.torch
@@ -13,7 +14,13 @@ from musicvae.model.vae import ModelConfig, MusicVAE, draw_prior, draw_uniforms
 
 torch.set_num_threads(1)  # models this small are slower on two
 
-TINY = {"latent_size": 4, "encoder_units": 8, "conductor_units": 8, "condition_size": 4, "decoder_units": 8}
+TINY: dict[str, Any] = {
+    "latent_size": 4,
+    "encoder_units": 8,
+    "conductor_units": 8,
+    "condition_size": 4,
+    "decoder_units": 8,
+}
 TRIO = ModelConfig((9, 7, 8), 8, 2, bar_start="previous", **TINY)
 
 
@@ -96,7 +103,10 @@ MALADIES = {
     "other sizes": (lambda run: change_config(run, model={"vocab_sizes": [9], "steps": 8}), "config.json"),
     "tensor missing": (lambda run: change_tensors(run, "to_mu.bias", None), "lacks the tensor to_mu.bias"),
     "tensor unknown": (lambda run: change_tensors(run, "extra", torch.ones(2)), "has a tensor extra"),
-    "tensor of other shape": (lambda run: change_tensors(run, "to_mu.bias", torch.ones(3)), "to_mu.bias has shape (3,)"),
+    "tensor of other shape": (
+        lambda run: change_tensors(run, "to_mu.bias", torch.ones(3)),
+        "to_mu.bias has shape (3,)",
+    ),
     "truncated": (
         lambda run: (run / "model.safetensors").write_bytes((run / "model.safetensors").read_bytes()[:-9]),
         "cannot be read",

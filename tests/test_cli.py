@@ -46,7 +46,18 @@ def midi(tmp_path_factory):
 @pytest.fixture(scope="module")
 def dataset(midi, tmp_path_factory):
     out = tmp_path_factory.mktemp("data") / "melody-2"
-    command = [sys.executable, "-m", "musicvae.cli", "dataset", "build", midi, "--representation", "melody", "--out", out]
+    command = [
+        sys.executable,
+        "-m",
+        "musicvae.cli",
+        "dataset",
+        "build",
+        midi,
+        "--representation",
+        "melody",
+        "--out",
+        out,
+    ]
     subprocess.run([*map(str, command), "--workers", "2"], check=True, capture_output=True)
     return out
 
@@ -54,7 +65,20 @@ def dataset(midi, tmp_path_factory):
 @pytest.fixture(scope="module")
 def run(dataset, tmp_path_factory):
     out = tmp_path_factory.mktemp("runs") / "run"
-    command = [sys.executable, "-m", "musicvae.cli", "train", "melody-2", dataset, "--out", out, "--steps", "6", "--set", *TINY]
+    command = [
+        sys.executable,
+        "-m",
+        "musicvae.cli",
+        "train",
+        "melody-2",
+        dataset,
+        "--out",
+        out,
+        "--steps",
+        "6",
+        "--set",
+        *TINY,
+    ]
     subprocess.run([*map(str, command), "training.listen_every=3", "--threads", "1"], check=True, capture_output=True)
     return out
 
@@ -98,7 +122,20 @@ def test_the_whole_path_from_midi_to_music(musicvae, midi, dataset, run, tmp_pat
 
 
 def test_a_run_that_is_finished_says_so_and_another_setting_is_refused(musicvae, dataset, run):
-    words = ["train", "melody-2", dataset, "--out", run, "--steps", 6, "--threads", 1, "--set", *TINY, "training.listen_every=3"]
+    words = [
+        "train",
+        "melody-2",
+        dataset,
+        "--out",
+        run,
+        "--steps",
+        6,
+        "--threads",
+        1,
+        "--set",
+        *TINY,
+        "training.listen_every=3",
+    ]
     before = (run / "model.safetensors").read_bytes()
     code, out, _ = musicvae(*words)
     assert code == 0 and "finished already" in out
@@ -153,7 +190,7 @@ def test_every_mistake_is_one_line_with_a_way_out_and_writes_nothing(musicvae, r
         (["evaluate", run, tmp_path], "not a data set"),
     ]
     for words, reason in mistakes:
-        code, printed, err = musicvae(*words)
+        code, _, err = musicvae(*words)
         assert code == 1, words
         assert reason in err and len(err.strip().splitlines()) == 1, (words, err)
         assert not out.exists(), words
@@ -168,6 +205,9 @@ def test_help_version_and_unknown_commands(musicvae):
 
 
 def test_help_does_not_wait_for_torch():
-    script = "import sys; sys.argv = ['musicvae', '--help']; import musicvae.cli as c; c.main(); print('torch' in sys.modules or 'numpy' in sys.modules)"
+    script = (
+        "import sys; sys.argv = ['musicvae', '--help']; import musicvae.cli as c; c.main(); "
+        "print('torch' in sys.modules or 'numpy' in sys.modules)"
+    )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.strip().endswith("False")

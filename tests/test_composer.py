@@ -10,7 +10,14 @@ from musicvae.model.vae import ModelConfig, MusicVAE
 from musicvae.music.midi import Song
 from musicvae.music.representation import representation
 
-WIDTHS = {"latent_size": 8, "encoder_units": 12, "encoder_layers": 1, "conductor_units": 12, "condition_size": 8, "decoder_units": 12}
+WIDTHS = {
+    "latent_size": 8,
+    "encoder_units": 12,
+    "encoder_layers": 1,
+    "conductor_units": 12,
+    "condition_size": 8,
+    "decoder_units": 12,
+}
 
 
 def make_composer(name: str = "melody", bars: int = 2, flat: bool = True) -> Composer:
@@ -43,7 +50,10 @@ def test_how_many_are_asked_for_changes_none_of_them():
     assert all(same(a, b) for a, b in zip(composer.sample(2, 1.0, 5), composer.sample(200, 1.0, 5)))
 
 
-@pytest.mark.parametrize(("name", "bars", "flat"), [("melody", 2, True), ("drums", 2, True), ("melody", 16, False), ("trio", 16, False), ("melody-90", 2, True)])
+@pytest.mark.parametrize(
+    ("name", "bars", "flat"),
+    [("melody", 2, True), ("drums", 2, True), ("melody", 16, False), ("trio", 16, False), ("melody-90", 2, True)],
+)
 def test_what_the_model_writes_can_be_read_and_encoded_again(name: str, bars: int, flat: bool):
     composer = make_composer(name, bars, flat)
     for song in composer.sample(4, temperature=1.0, seed=3):

@@ -1,5 +1,7 @@
 """The model does what section 3 of the paper says; each test can fail, and names an error seen in a port."""
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
@@ -9,7 +11,7 @@ from musicvae.model.vae import ModelConfig, MusicVAE, draw, draw_prior, draw_uni
 
 torch.set_num_threads(1)  # models this small are slower on two
 
-TINY = {
+TINY: dict[str, Any] = {
     "latent_size": 6,
     "encoder_units": 12,
     "conductor_units": 10,

@@ -33,10 +33,13 @@ def evaluate_model(
     ours = (composer.representation.name, composer.bars, getattr(composer.representation, "drum_map", "current"))
     theirs = (dataset.settings.representation, dataset.settings.bars, dataset.settings.drum_map)
     if ours[:2] != theirs[:2] or ("drums" in kinds and ours[2] != theirs[2]):
-        raise ValueError(f"{folder} holds {theirs[0]} of {theirs[1]} bars (drum map {theirs[2]}); the model is for {ours[0]} of {ours[1]} bars ({ours[2]})")
+        found, wanted = (f"{name} of {bars} bars (drum map {drums})" for name, bars, drums in (theirs, ours))
+        raise ValueError(f"{folder} holds {found}; the model is for {wanted}")
     tokens, rows = dataset.tokens(split), dataset.rows(split, ["group"])
     if not len(tokens):
-        raise ValueError(f"{folder}: no {split} windows (too few songs). Choose another --split, or build from more music")
+        raise ValueError(
+            f"{folder}: no {split} windows (too few songs). Choose another --split, or build from more music"
+        )
     chosen = draw_windows(len(tokens), windows, seed)
     tokens, groups = np.asarray(tokens[chosen]), rows["group"].to_numpy()[chosen]
     report = evaluate_reconstruction(composer.model, tokens, groups, kinds=kinds, seed=seed)
@@ -47,7 +50,10 @@ def evaluate_model(
         training = dataset.tokens("train")
         real = sample_statistics(tokens, kinds, training)
         z = draw_prior(samples, composer.latent_size, seed).numpy()
-        made = {f"temperature {t:g}": sample_statistics(composer.decode_tokens(z, t, seed + 1), kinds, training) for t in TEMPERATURES}
+        made = {
+            f"temperature {t:g}": sample_statistics(composer.decode_tokens(z, t, seed + 1), kinds, training)
+            for t in TEMPERATURES
+        }
         result["statistics"] = {"windows": asdict(real), **{name: asdict(s) for name, s in made.items()}}
         if show:
             _print(compare(real, made, f"{split} windows"))

@@ -39,7 +39,7 @@ class Run(NamedTuple):
 
 
 def save_run(folder: str | Path, model: MusicVAE, config: RunConfig, half: bool = False) -> None:
-    """Writes model.safetensors, then config.json, each under a temporary name first; half stores the weights in fp16."""
+    """Writes model.safetensors, then config.json, each whole at every moment; half stores the weights in fp16."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     dtype = torch.float16 if half else torch.float32
@@ -101,7 +101,7 @@ def check_tensors(path: Path, wanted: dict[str, torch.Size], found: dict[str, to
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A temporary name to write under; then the file is the old one or the new one, also after a kill or a power cut."""
+    """A temporary name to write under, so that the file is the old one or the new one even after a power cut."""
     temporary = path.with_name(f".{path.name}.tmp")
     try:
         yield temporary

@@ -1,7 +1,7 @@
 """Training: the objective, its schedules, and a loop that resumes exactly.
 
-Everything random in a run follows from (seed, step): which windows a step sees, how they are augmented, the noise behind
-z. So the state of a run is its weights, its optimizer and one counter.
+Everything random in a run follows from (seed, step): which windows a step sees, how they are augmented, the noise
+behind z. So the state of a run is its weights, its optimizer and one counter.
 """
 
 import contextlib
@@ -190,7 +190,7 @@ class Trainer:
         result.loss.backward()
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip_norm or math.inf)
         if self.device.type == "cpu":
-            self.refuse_nan(result.loss + norm)
+            self.refuse_nan(result.loss.detach() + norm)
         self.optimizer.step()
         self.step += 1
         self.tally += torch.cat([sums(result), norm.detach().reshape(1)])
@@ -231,8 +231,8 @@ class Trainer:
         if not torch.isfinite(value):
             raise ValueError(
                 f"training diverged: loss or gradient is {float(value)} at step {self.step} (learning rate "
-                f"{learning_rate(self.config, self.step):.3g}). The last checkpoint is kept; train again in a new folder "
-                "with a lower learning_rate or more warmup"
+                f"{learning_rate(self.config, self.step):.3g}). The last checkpoint is kept; train again in a new "
+                "folder with a lower learning_rate or more warmup"
             )
 
     def state(self) -> dict[str, Any]:
@@ -485,7 +485,7 @@ def find_device(device: str | torch.device) -> torch.device:
 
 def wants_bf16(precision: str, device: torch.device) -> bool:
     """Whether to train in bf16; ValueError where it is asked for and the machine has none."""
-    if precision == "fp32" or precision == "auto" and not fast_at_bf16(device):
+    if precision == "fp32" or (precision == "auto" and not fast_at_bf16(device)):
         return False
     try:
         with torch.autocast(device.type, dtype=torch.bfloat16):
@@ -517,7 +517,7 @@ def load_state(folder: Path, settings: dict[str, Any]) -> dict[str, Any] | None:
     try:
         state = torch.load(folder / STATE, map_location="cpu", weights_only=True)
         before = state["settings"]
-    except Exception as error:  # noqa: BLE001 (torch raises many kinds)
+    except Exception as error:  # torch raises many kinds
         raise ValueError(f"{folder / STATE} cannot be read ({str(error).splitlines()[0]}): give a new --out") from None
     if state["format"] != STATE_FORMAT:
         raise ValueError(f"{folder / STATE} has format {state['format']}; this version reads {STATE_FORMAT}")
@@ -558,7 +558,7 @@ class Metrics:
         self.path, self.on_log = folder / METRICS, on_log
         self.board: Any = None
         self.keep(step)
-        self.file = open(self.path, "a", encoding="utf-8")  # noqa: SIM115 (closed in __exit__)
+        self.file = open(self.path, "a", encoding="utf-8")
         with contextlib.suppress(ImportError):
             from torch.utils.tensorboard import SummaryWriter
 

@@ -204,7 +204,7 @@ class MusicVAE(nn.Module):
         return bars.unflatten(0, (-1, self.config.bars)).flatten(1, 2)
 
     def check(self, tokens: Tensor) -> Tensor:
-        """The tokens themselves, or ValueError. Their range is looked at on the CPU only: elsewhere it would stop the queue."""
+        """The tokens themselves, or ValueError; their range on the CPU only, as elsewhere that stops the queue."""
         wanted = (self.config.steps, len(self.config.vocab_sizes))
         if tokens.dim() != 3 or tokens.shape[1:] != wanted or tokens.is_floating_point():
             found = f"{str(tokens.dtype).removeprefix('torch.')} {tuple(tokens.shape)}"
@@ -250,7 +250,7 @@ def draw(logits: Tensor, uniforms: Tensor, temperature: float) -> Tensor:
 
 def draw_uniforms(n: int, steps: int, streams: int, seed: int) -> Tensor:
     """(n, T, streams) uniform numbers in [0, 1) on the CPU; example i is the same whatever n."""
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(seed ^ 0x5DEECE66D)  # never the numbers that draw_prior turns into z
     return torch.stack([torch.rand(steps, streams, generator=generator) for _ in range(n)])
 
 

@@ -3,7 +3,7 @@
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from musicvae.music.midi import STEPS_PER_BAR, Song
@@ -27,7 +27,12 @@ def inspect_song(song: Song) -> dict[str, Any]:
     melody = {bars: find_windows([song], Melody(), bars) for bars in BARS}
     tracks = []
     for i, player in enumerate(song.instruments):
-        row: dict[str, Any] = {"track": i + 1, "name": player.name, "program": player.program + 1, "drums": player.is_drum}
+        row: dict[str, Any] = {
+            "track": i + 1,
+            "name": player.name,
+            "program": player.program + 1,
+            "drums": player.is_drum,
+        }
         row["notes"] = int((song.notes.instrument == i).sum())
         if not player.is_drum:
             row["melody"] = {f"{b} bars": int((w.instrument == i).sum()) for b, w in melody.items()}
@@ -38,7 +43,10 @@ def inspect_song(song: Song) -> dict[str, Any]:
     whole: dict[str, Representation] = {"drums": Drums(), "trio": Trio()}
     return {
         "bars": song.bars,
-        "pieces": [{"bar": p.start // STEPS_PER_BAR, "bars": (p.end - p.start) // STEPS_PER_BAR, "bar_in_file": p.source_bar} for p in song.pieces],
+        "pieces": [
+            {"bar": p.start // STEPS_PER_BAR, "bars": (p.end - p.start) // STEPS_PER_BAR, "bar_in_file": p.source_bar}
+            for p in song.pieces
+        ],
         "dropped": list(song.dropped),
         "tempos": [{"bar": at / STEPS_PER_BAR, "bpm": round(bpm, 3)} for at, bpm in song.tempos],
         "notes": len(song.notes.start),
@@ -86,26 +94,38 @@ def print_inspection(song: Song, found: dict[str, Any], track: int | None, bar: 
     console = Console()
     pieces = ", ".join(f"{p['bars']} from bar {p['bar_in_file']} of the file" for p in found["pieces"])
     tempos = ", ".join(f"{t['bpm']:g}" for t in found["tempos"][:6]) + (" ..." if len(found["tempos"]) > 6 else "")
-    console.print(f"{found['bars']} bars in 4/4 ({pieces}); {tempos} beats a minute; {found['notes']:,} notes, {found['off_grid']:.0%} off the grid")
+    console.print(
+        f"{found['bars']} bars in 4/4 ({pieces}); {tempos} beats a minute; "
+        f"{found['notes']:,} notes, {found['off_grid']:.0%} off the grid"
+    )
     if found["dropped"]:
         console.print(f"dropped: {'; '.join(found['dropped'])}")
-    table = Table("track", "name", "program", "notes", "melody 2 / 16 bars", "in a trio", "stopped by", box=None, pad_edge=False)
+    table = Table(
+        "track", "name", "program", "notes", "melody 2 / 16 bars", "in a trio", "stopped by", box=None, pad_edge=False
+    )
     for row in found["tracks"]:
         counts = " / ".join(map(str, row["melody"].values())) if "melody" in row else "-"
         role = "drums" if row["drums"] else row["trio"]
         program = "drums" if row["drums"] else str(row["program"])
-        table.add_row(str(row["track"]), row["name"], program, str(row["notes"]), counts, role, row.get("stopped_by", ""))
+        table.add_row(
+            str(row["track"]), row["name"], program, str(row["notes"]), counts, role, row.get("stopped_by", "")
+        )
     console.print(table)
     for name in ("drums", "trio"):
         counts = found[name]
-        console.print(f"{name}: {counts['2 bars']} windows of 2 bars, {counts['16 bars']} of 16" + (f" ({counts['stopped_by']})" if "stopped_by" in counts else ""))
+        console.print(
+            f"{name}: {counts['2 bars']} windows of 2 bars, {counts['16 bars']} of 16"
+            + (f" ({counts['stopped_by']})" if "stopped_by" in counts else "")
+        )
     if not found["tracks"]:
         return
     if track is not None and not 1 <= track <= len(song.instruments):
         raise ValueError(f"no track {track}; there are {len(song.instruments)}")
     if not 0 <= bar < song.bars:
         raise ValueError(f"no bar {bar}; the song has bars 0 to {song.bars - 1}")
-    shown = track - 1 if track is not None else max(range(len(song.instruments)), key=lambda i: found["tracks"][i]["notes"])
+    shown = (
+        track - 1 if track is not None else max(range(len(song.instruments)), key=lambda i: found["tracks"][i]["notes"])
+    )
     console.print(f"\ntrack {shown + 1}, bars {bar} to {min(bar + bars, song.bars) - 1}:")
     console.print(terminal_roll(song, shown, bar, bars), markup=False, highlight=False, soft_wrap=True)
 
@@ -115,9 +135,14 @@ def print_report(report: dict[str, Any]) -> None:
     console = Console()
     settings, files, windows = report["settings"], report["files"], report["windows"]
     console.print(f"\n{settings['representation']}, windows of {settings['bars']} bars")
-    console.print(f"files: {files['read']:,} read, {files['used']:,} used, {files['rejected']:,} rejected; {report['tracks']:,} tracks")
+    console.print(
+        f"files: {files['read']:,} read, {files['used']:,} used, {files['rejected']:,} rejected; "
+        f"{report['tracks']:,} tracks"
+    )
     for entry in report["rejected"].values():
-        console.print(f"  {entry['files']:>7,}  {entry['why']}; such as {entry['examples'][0]}", markup=False, highlight=False)
+        console.print(
+            f"  {entry['files']:>7,}  {entry['why']}; such as {entry['examples'][0]}", markup=False, highlight=False
+        )
     names = {
         "in_4_4": "in 4/4 and long enough",
         "after_silence_rule": "of these never silent for more than a bar",
@@ -142,7 +167,8 @@ class Bars:
     def __enter__(self) -> "Bars":
         screen = Console(stderr=True)
         columns = (TextColumn("{task.description:>20}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        self.progress, self.tasks = Progress(*columns, console=screen, disable=not screen.is_terminal), {}
+        self.progress = Progress(*columns, console=screen, disable=not screen.is_terminal)
+        self.tasks: dict[str, TaskID] = {}
         self.progress.start()
         return self
 
