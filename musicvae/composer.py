@@ -43,6 +43,16 @@ class Encoding(NamedTuple):
     tokens: np.ndarray  # (windows, T, streams) that were encoded
     chosen: str  # which tracks, to be shown to the user
 
+    @property
+    def mu(self) -> np.ndarray:
+        """(windows, Z)"""
+        return self.posterior.mu
+
+    @property
+    def sigma(self) -> np.ndarray:
+        """(windows, Z)"""
+        return self.posterior.sigma
+
 
 class Reconstruction(NamedTuple):
     """A song after a round trip through z, and how much of it came back: share of steps equal in all streams."""

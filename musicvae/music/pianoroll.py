@@ -1,11 +1,14 @@
 """Song -> a piano roll to look at in a terminal."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from musicvae.music.midi import STEPS_PER_BAR, Song
 from musicvae.music.representation import DRUM_CLASSES, DRUM_MAPS
 
 NAMES = ("C", "C#", "D", "D#", "E", "F", "F#", "G", "G#", "A", "A#", "B")
+MAX_ROWS = 30
 ONSET, HELD, RULE = "█", "▬", "│"
 
 
@@ -30,7 +33,10 @@ def terminal_roll(song: Song, instrument: int, bar: int = 0, bars: int = 4, drum
     else:
         rows, labels = pitch, {p: pitch_name(p) for p in range(128)}
     lines = []
-    for row in range(rows.max(), rows.min() - 1, -1):
+    shown: Sequence[int] = range(rows.max(), rows.min() - 1, -1)
+    if len(shown) > MAX_ROWS:  # a wide range: only the pitches that sound
+        shown = sorted(set(rows.tolist()), reverse=True)
+    for row in shown:
         cells = np.full(last - first, " ")
         for s, e in zip(start[rows == row].tolist(), end[rows == row].tolist()):
             cells[max(s + 1, 0) : e] = HELD

@@ -1,0 +1,56 @@
+"""The models in the box: they load, they are small, they write music, and their cards say where they come from."""
+
+import json
+
+import numpy as np
+import pytest
+
+from musicvae.composer import PRETRAINED, load, models
+from musicvae.evaluation.statistics import sample_statistics
+from musicvae.music.midi import Song
+
+NAMES = sorted(models())
+
+
+def test_the_box_holds_a_melody_and_a_drum_model():
+    assert {"melody-2", "drums-2"} <= set(NAMES)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_model_is_small_and_carries_a_card_with_licences_and_figures(name: str):
+    folder = PRETRAINED / name
+    assert sum(p.stat().st_size for p in folder.iterdir()) < 12 * 2**20
+    card = (folder / "README.md").read_text(encoding="utf-8")
+    assert "Apache-2.0" in card and "CC BY 4.0" in card and "musicvae train" in card
+    test = models()[name].trained["test"]
+    figures = json.loads((folder / "evaluation.json").read_text())["reconstruction"]["streams"][0]
+    assert test["sampled_accuracy"] == pytest.approx(figures["sampled"]["accuracy"]["value"], abs=1e-3)
+    assert figures["sampled"]["onset_f1"]["low"] > figures["nothing"]["onset_f1"]["value"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_samples_are_music_and_not_one_note_repeated(name: str):
+    composer = load(name)
+    songs = composer.sample(64, temperature=0.5, seed=1)
+    assert len({song.to_bytes() for song in songs}) > 60
+    kind = "drums" if name.startswith("drums") else "melody"
+    tokens = np.stack([composer.representation.to_tokens(Song.read(song.to_bytes())) for song in songs])
+    figures = sample_statistics(tokens, (kind,)).streams[0]
+    assert figures.one_note < 0.2
+    assert 1 < figures.onsets_a_bar < 16
+    if kind == "melody":
+        assert figures.pitch_range and figures.pitch_range > 3
+        assert figures.pitch_class_entropy and figures.pitch_class_entropy > 1
+    else:
+        hits = figures.hits_a_bar or {}
+        assert hits["kick"] > 0.5 and hits["snare"] > 0.5
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_a_model_writes_it_can_read_and_give_back_better_than_by_chance(name: str):
+    composer = load(name)
+    song = composer.sample(1, temperature=0.5, seed=3)[0]
+    own = composer.reconstruct(song).accuracy
+    stranger = composer.representation.to_tokens(composer.sample(2, temperature=0.5, seed=9)[1])
+    by_chance = (stranger == composer.representation.to_tokens(song)).all(axis=1).mean()
+    assert own > by_chance
