@@ -13,28 +13,15 @@ softmax, loss and Adam are left out, so a ratio of 1 cannot be reached.
 
 import time
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 import tyro
 
-from musicvae.model.training import Trainer, TrainingConfig, new_model
+from musicvae.model.objective import TrainingConfig
+from musicvae.model.training import Trainer, new_model
 from musicvae.model.vae import ModelConfig
-
-SMALL: dict[str, Any] = {
-    "latent_size": 256,
-    "encoder_units": 256,
-    "conductor_units": 256,
-    "condition_size": 128,
-    "decoder_units": 256,
-}
-SHAPES = {
-    "melody-2": ModelConfig((130,), steps=32, **SMALL),
-    "drums-2": ModelConfig((512,), steps=32, **SMALL),
-    "melody-16": ModelConfig((130,), steps=256, bars=16, **SMALL),
-    "drums-16": ModelConfig((512,), steps=256, bars=16, **SMALL),
-    "trio-16": ModelConfig((130, 130, 512), steps=256, bars=16, **SMALL),
-}
+from musicvae.presets import preset
 
 
 @dataclass(frozen=True)
@@ -46,6 +33,7 @@ class Options:
     threads: int = 1
     seconds: float = 10.0  # a model
     precision: Literal["auto", "fp32", "bf16"] = "auto"
+    size: Literal["small", "medium", "paper"] = "small"
     latent: int | None = None  # these override the widths of the models
     encoder: int | None = None
     decoder: int | None = None
@@ -148,7 +136,7 @@ def main(options: Options) -> None:
     print(f"{'model':10} {'parameters':>10} {'MFLOP/win':>10} {'windows/s':>10} {'GFLOP/s':>8} "
           f"{'peak':>7} {'ratio':>6} {'own shapes':>10} {'ratio':>6}")  # fmt: skip
     for name in options.models:
-        config = resized(SHAPES[name], options)
+        config = resized(preset(name).model(options.size), options)
         speed, dtype = measure(config, options)
         flops, peak = flops_per_window(config), rate(2048, 2048, 2048, dtype, seconds=1.0)
         limit = possible(config, options.batch, dtype)

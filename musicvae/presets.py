@@ -3,7 +3,7 @@
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
-from musicvae.model.training import TrainingConfig
+from musicvae.model.objective import TrainingConfig
 from musicvae.model.vae import ModelConfig
 from musicvae.music.midi import STEPS_PER_BAR
 from musicvae.music.representation import representation

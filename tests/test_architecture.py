@@ -7,11 +7,15 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "musicvae"
 ROWS = [
-    "music.midi music.workers music.unique model.vae",
-    "music.representation music.sources model.checkpoint",
+    "music.metre music.workers music.unique model.vae",
+    "music.guard model.objective",
+    "music.midi music.sources model.checkpoint",
+    "music.representation model.run_folder",
     "music.windows music.pianoroll model.training evaluation.streams",
     "music.grouping music.inspection evaluation.reconstruction evaluation.statistics",
     "music.report",
+    "music.mapping",
+    "music.reducing",
     "music.dataset",
     "presets",
     "composer",

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from musicvae.model.training import TrainingConfig, train
+from musicvae.model.objective import TrainingConfig
+from musicvae.model.training import train
 from musicvae.model.vae import ModelConfig
 from musicvae.music.midi import MidiError, Song
 from musicvae.music.representation import representation

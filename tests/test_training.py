@@ -17,7 +17,8 @@ from torch.distributions import Normal, kl_divergence
 
 from musicvae.model import training
 from musicvae.model.checkpoint import load_config, load_run
-from musicvae.model.training import Feed, TrainingConfig, TrainingResult, kl_weight, learning_rate, objective, train
+from musicvae.model.objective import TrainingConfig, kl_from_prior, kl_weight, learning_rate, objective
+from musicvae.model.training import Feed, TrainingResult, train
 from musicvae.model.vae import ModelConfig, MusicVAE, Output
 
 torch.set_num_threads(1)  # models this small are slower on two
@@ -111,7 +112,7 @@ def test_kl_is_that_of_the_sigma_that_is_sampled() -> None:
         output = model(tokens)
     (z,), q = heard, output.posterior
     estimate = (Normal(q.mean, q.stddev).log_prob(z) - Normal(0.0, 1.0).log_prob(z)).sum(-1)
-    kl = training.kl_from_prior(q)[0].item()
+    kl = kl_from_prior(q)[0].item()
     assert abs(estimate.mean().item() - kl) < 5 * estimate.std().item() / math.sqrt(20000) and kl > 5
     assert math.isclose(z.std(0).mean().item(), q.stddev[0].mean().item(), rel_tol=0.02)
     assert math.isclose(kl, kl_divergence(q, Normal(0.0, 1.0)).sum(-1)[0].item(), rel_tol=1e-5)
@@ -182,10 +183,10 @@ def test_a_batch_follows_from_its_step_alone() -> None:
 
 
 def test_a_window_is_augmented_anew_at_each_visit() -> None:
-    feed = Feed(windows(), replace(CONFIG, batch_size=50), transpose)
+    feed = Feed(np.zeros((16, 16, 1), np.uint16), CONFIG, transpose)  # 16 windows a batch: one epoch a step
     visits = [feed.batch(step) for step in range(4)]
-    sums = [tuple(sorted(visit.sum((1, 2)).tolist())) for visit in visits]
-    assert len(set(sums)) == 4
+    assert not any(visits[i].equal(visits[j]) for i in range(4) for j in range(i))
+    assert visits[0].unique().tolist() == [0, 1, 2]
 
 
 # --- resuming --------------------------------------------------------------------------------------------------
@@ -234,9 +235,10 @@ def test_a_failure_at_any_step_changes_nothing_in_the_end(tmp_path: Path, whole:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupt_saves_at_the_end_of_its_step(tmp_path: Path, whole: Path, number: int) -> None:
+    before = signal.getsignal(number)
     result = go(tmp_path, on_log=lambda line: signal.raise_signal(number) if line["step"] == 15 else None)
     assert (result.interrupted, result.finished, result.step) == (True, False, 15)
-    assert load_config(tmp_path).trained["steps"] == 15 and signal.getsignal(number) != training.Interrupts.ask
+    assert load_config(tmp_path).trained["steps"] == 15 and signal.getsignal(number) == before
     assert go(tmp_path).resumed_from == 15 and same_weights(tmp_path, whole) and lines(tmp_path) == lines(whole)
 
 
@@ -442,17 +444,12 @@ def phrases(model: ModelConfig, n: int = 8) -> np.ndarray:
     return tokens
 
 
-@pytest.mark.parametrize(
-    ("vocab", "bar_start", "steps"),
-    [((130,), "silent", 900), ((130,), "previous", 900), ((20, 16, 30), "silent", 400)],
-)
-def test_a_hierarchical_model_memorises_8_windows(
-    tmp_path: Path, vocab: tuple[int, ...], bar_start: str, steps: int
-) -> None:
-    sizes = {"latent_size": 24, "encoder_units": 32, "conductor_units": 112, "condition_size": 32, "decoder_units": 112}
+@pytest.mark.parametrize(("vocab", "bar_start"), [((20,), "silent"), ((20,), "previous"), ((20, 16, 30), "silent")])
+def test_a_hierarchical_model_memorises_8_windows(tmp_path: Path, vocab: tuple[int, ...], bar_start: str) -> None:
+    sizes = {"latent_size": 24, "encoder_units": 32, "conductor_units": 96, "condition_size": 32, "decoder_units": 96}
     layers = {"encoder_layers": 1, "conductor_layers": 1, "decoder_layers": 1}
     model_config = ModelConfig(vocab, 32, 4, bar_start=bar_start, **sizes, **layers)
-    config = TrainingConfig(steps=steps, batch_size=8, learning_rate=1e-2, beta=1e-3, free_bits=256, checkpoint_every=0)
+    config = TrainingConfig(steps=450, batch_size=8, learning_rate=1e-2, beta=1e-3, free_bits=256, checkpoint_every=0)
     data = phrases(model_config)
     model = train(model_config, config, data, None, tmp_path).model
     tokens = torch.from_numpy(data.astype(np.int64))

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from musicvae.evaluation.streams import checked_windows, count_common_onsets, count_onsets, stream_names
-from musicvae.model.training import kl_from_prior
+from musicvae.model.objective import kl_from_prior
 from musicvae.model.vae import MusicVAE, draw_prior, draw_uniforms
 
 WAYS = {  # the fields of StreamReport, and how a table names them

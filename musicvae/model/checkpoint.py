@@ -64,6 +64,9 @@ def load_run(folder: str | Path, device: str | torch.device = "cpu") -> Run:
         model = MusicVAE(config.model)
     check_tensors(path, {name: value.shape for name, value in model.state_dict().items()}, tensors)
     model.load_state_dict({name: value.to(device, torch.float32) for name, value in tensors.items()}, assign=True)
+    for module in model.modules():
+        if isinstance(module, torch.nn.LSTM):
+            module.flatten_parameters()  # cuDNN wants the weights of a layer in one piece
     return Run(model.eval(), config)
 
 

@@ -1,129 +1,27 @@
-"""Training: the objective, its schedules, and a loop that resumes exactly.
+"""Training: a loop that resumes exactly.
 
 Everything random in a run follows from (seed, step): which windows a step sees, how they are augmented, the noise
 behind z. So the state of a run is its weights, its optimizer and one counter.
 """
 
-import contextlib
 import hashlib
 import json
 import math
-import signal
-import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.distributions import Normal
-from torch.nn import functional as F
 
-from musicvae.model.checkpoint import CONFIG, WEIGHTS, RunConfig, load_config, replacing, save_run
-from musicvae.model.vae import ModelConfig, MusicVAE, Output
+from musicvae.model.checkpoint import RunConfig, replacing, save_run
+from musicvae.model.objective import Objective, TrainingConfig, kl_weight, learning_rate, objective
+from musicvae.model.run_folder import STATE, STATE_FORMAT, Clock, Interrupts, Metrics, load_state, saved_steps
+from musicvae.model.vae import ModelConfig, MusicVAE
 
-STATE, METRICS = "training.pt", "metrics.jsonl"
-STATE_FORMAT = 1
-REPORTING = ("log_every", "validate_every", "listen_every", "checkpoint_every", "validation_windows")
 Augment = Callable[[np.ndarray, np.random.Generator], np.ndarray]
-
-
-@dataclass(frozen=True)
-class TrainingConfig:
-    """How a model is trained; the defaults scale with `steps`. Raises ValueError where a value makes no sense."""
-
-    steps: int = 10_000
-    batch_size: int = 256
-    learning_rate: float = 1e-3
-    final_learning_rate: float = 1e-5
-    learning_rate_schedule: str = "cosine"  # or exponential, the paper's: x 0.9999 a step, whatever `steps`
-    warmup: float = 0.02  # share of the steps in which the cosine schedule climbs from 0
-    beta: float = 0.2  # weight of the KL term in the end
-    beta_schedule: str = "ramp"  # linear between beta_from and beta_until; constant; exponential, the paper's
-    beta_from: float = 0.0  # share of the steps
-    beta_until: float = 0.5  # share of the steps
-    free_bits: float = 48.0  # a window may carry so many bits in z free of charge
-    clip_norm: float = 1.0  # longest gradient, over all weights together
-    seed: int = 0
-    precision: str = "auto"  # fp32; bf16; auto: bf16 where the machine is fast at it
-    log_every: int = 50  # this and the following in steps; 0 is never
-    validate_every: int = 500
-    listen_every: int = 1000
-    checkpoint_every: int = 500
-    validation_windows: int = 1024  # at most so many, drawn once from the seed
-
-    def __post_init__(self) -> None:
-        for name, least in (("steps", 1), ("batch_size", 1), ("seed", 0), *((name, 0) for name in REPORTING)):
-            if not isinstance(getattr(self, name), int) or getattr(self, name) < least:
-                raise ValueError(f"{name} is {getattr(self, name)!r}; must be an integer of at least {least}")
-        for name in ("learning_rate", "final_learning_rate", "beta", "free_bits", "clip_norm"):
-            if not 0 <= getattr(self, name) < math.inf:
-                raise ValueError(f"{name} is {getattr(self, name)!r}; must not be negative")
-        if not 0 <= self.beta_from <= self.beta_until <= 1 or not 0 <= self.warmup <= 1:
-            raise ValueError("warmup, beta_from and beta_until are shares of the steps, from 0 to 1, in this order")
-        choices = {
-            "learning_rate_schedule": ("cosine", "exponential"),
-            "beta_schedule": ("ramp", "constant", "exponential"),
-            "precision": ("auto", "fp32", "bf16"),
-        }
-        for name, allowed in choices.items():
-            if getattr(self, name) not in allowed:
-                raise ValueError(f"{name} is {getattr(self, name)!r}; must be one of {', '.join(allowed)}")
-
-
-# --- the objective ---------------------------------------------------------------------------------------------
-
-
-class Objective(NamedTuple):
-    loss: Tensor  # scalar: what is minimised
-    reconstruction: Tensor  # (B,) cross entropy in nats, summed over steps and streams
-    kl: Tensor  # (B,) in nats, summed over z
-    right: Tensor  # (B, T, streams) whether the most likely token is the true one
-
-
-def objective(output: Output, tokens: Tensor, beta: float, free_bits: float) -> Objective:
-    """Equation 4 with beta and free bits (section 4.1): mean of [cross entropy + beta * max(KL - tau, 0)]."""
-    reconstruction, right = torch.zeros(len(tokens), device=tokens.device), []
-    for logits, stream in zip(output.logits, tokens.unbind(-1)):  # (B, T, V), (B, T)
-        nats = F.cross_entropy(logits.float().flatten(0, 1), stream.flatten(), reduction="none")
-        reconstruction = reconstruction + nats.unflatten(0, stream.shape).sum(-1)
-        right.append(logits.detach().argmax(-1) == stream)
-    kl = kl_from_prior(output.posterior)
-    above = F.relu(kl - free_bits * math.log(2))  # below the free bits the KL has no gradient
-    return Objective((reconstruction + beta * above).mean(), reconstruction, kl, torch.stack(right, -1))
-
-
-def kl_from_prior(posterior: Normal) -> Tensor:
-    """KL(q(z|x) || N(0, 1)) of each example (B,), in nats, in float32."""
-    mu, sigma = posterior.mean.float(), posterior.stddev.float()
-    return ((mu.square() + sigma.square() - 1) / 2 - sigma.log()).sum(-1)
-
-
-def learning_rate(config: TrainingConfig, step: int) -> float:
-    """The learning rate of the update after `step` updates."""
-    high, low = config.learning_rate, config.final_learning_rate
-    if config.learning_rate_schedule == "exponential":
-        return low + (high - low) * 0.9999**step
-    warmup = round(config.warmup * config.steps)
-    if step < warmup:
-        return high * (step + 1) / warmup
-    done = (step - warmup) / max(1, config.steps - warmup)
-    return low + (high - low) * (1 + math.cos(math.pi * done)) / 2
-
-
-def kl_weight(config: TrainingConfig, step: int) -> float:
-    """Beta of the update after `step` updates."""
-    if config.beta_schedule == "constant":
-        return config.beta
-    if config.beta_schedule == "exponential":
-        return config.beta * (1 - 0.99999**step)
-    start, end = config.beta_from * config.steps, config.beta_until * config.steps
-    return (
-        config.beta * min(1.0, max(0.0, (step - start) / (end - start))) if end > start else config.beta * (step >= end)
-    )
 
 
 # --- what a step sees, from (seed, step) alone -----------------------------------------------------------------
@@ -503,145 +401,3 @@ def fast_at_bf16(device: torch.device) -> bool:
         return torch.cuda.get_device_capability(device) >= (8, 0)
     probes = [getattr(torch.cpu, name, None) for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported")]
     return device.type == "cpu" and any(probe() for probe in probes if probe is not None)
-
-
-# --- the folder ------------------------------------------------------------------------------------------------
-
-
-def load_state(folder: Path, settings: dict[str, Any]) -> dict[str, Any] | None:
-    """The checkpoint of a folder, None if it has none; ValueError if it is not of these settings and data."""
-    if not (folder / STATE).exists():
-        if any((folder / file).exists() for file in (CONFIG, WEIGHTS)):
-            raise ValueError(f"{folder} holds a model without {STATE}, so its training cannot go on: give a new --out")
-        return None
-    try:
-        state = torch.load(folder / STATE, map_location="cpu", weights_only=True)
-        before = state["settings"]
-    except Exception as error:  # torch raises many kinds
-        raise ValueError(f"{folder / STATE} cannot be read ({str(error).splitlines()[0]}): give a new --out") from None
-    if state["format"] != STATE_FORMAT:
-        raise ValueError(f"{folder / STATE} has format {state['format']}; this version reads {STATE_FORMAT}")
-    changes = differences(before, settings)
-    if changes:
-        raise ValueError(
-            f"{folder} holds a training with other settings: {'; '.join(changes)}. "
-            "Resume it with its own settings, or give a new --out"
-        )
-    return state
-
-
-def differences(before: dict[str, Any], now: dict[str, Any], prefix: str = "") -> list[str]:
-    """'training.steps was 100, is now 200', for each setting on which the weights depend."""
-    found = []
-    for key in sorted(before.keys() | now.keys()):
-        old, new = before.get(key), now.get(key)
-        if isinstance(old, dict) and isinstance(new, dict):
-            found += differences(old, new, f"{prefix}{key}.")
-        elif old != new and f"{prefix}{key}" not in {f"training.{field}" for field in REPORTING}:
-            found.append(f"{prefix}{key} was {old}, is now {new}")
-    return found
-
-
-def saved_steps(folder: Path) -> int | None:
-    """How far the model beside the checkpoint was trained; None if it cannot be read."""
-    try:
-        return load_config(folder).trained.get("steps") if (folder / WEIGHTS).exists() else None
-    except ValueError:
-        return None
-
-
-class Metrics:
-    """metrics.jsonl, TensorBoard if it is installed, and the caller's screen."""
-
-    def __init__(self, folder: Path, step: int, on_log: Callable[[dict[str, Any]], None] | None):
-        folder.mkdir(parents=True, exist_ok=True)
-        self.path, self.on_log = folder / METRICS, on_log
-        self.board: Any = None
-        self.keep(step)
-        self.file = open(self.path, "a", encoding="utf-8")
-        with contextlib.suppress(ImportError):
-            from torch.utils.tensorboard import SummaryWriter
-
-            self.board = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)
-
-    def keep(self, step: int) -> None:
-        """Drops the lines of steps after the checkpoint, which will be written again, and one cut short by a kill."""
-        lines = []
-        for line in self.path.read_text(encoding="utf-8").splitlines() if self.path.exists() else []:
-            with contextlib.suppress(json.JSONDecodeError):
-                if json.loads(line)["step"] <= step:
-                    lines.append(line + "\n")
-        with replacing(self.path) as temporary:
-            temporary.write_text("".join(lines), encoding="utf-8")
-
-    def write(self, line: dict[str, Any]) -> None:
-        self.file.write(json.dumps({k: rounded(v) for k, v in line.items()}) + "\n")
-        self.file.flush()
-        for key, value in line.items() if self.board is not None else []:
-            if isinstance(value, float):
-                self.board.add_scalar(f"{line['kind']}/{key}", value, line["step"])
-        if self.on_log is not None:
-            self.on_log(line)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.file.close()
-        if self.board is not None:
-            self.board.close()
-
-
-def rounded(value: Any) -> Any:
-    if isinstance(value, list):
-        return [rounded(v) for v in value]
-    return float(f"{value:.6g}") if isinstance(value, float) else value
-
-
-class Clock:
-    """The seconds of a run over all calls, of this call against max_seconds, and of the steps between two log lines."""
-
-    def __init__(self, before: float, max_seconds: float | None):
-        self.before, self.max_seconds, self.began = before, max_seconds, time.monotonic()
-        self.mark, self.examples = self.began, 0
-
-    @property
-    def seconds(self) -> float:
-        return self.before + time.monotonic() - self.began
-
-    @property
-    def over(self) -> bool:
-        return self.max_seconds is not None and time.monotonic() - self.began >= self.max_seconds
-
-    def lap(self) -> float:
-        """Examples a second since the last lap, without what was done `aside`."""
-        now = time.monotonic()
-        rate = self.examples / max(now - self.mark, 1e-9)
-        self.mark, self.examples = now, 0
-        return rate
-
-    @contextlib.contextmanager
-    def aside(self) -> Iterator[None]:
-        began = time.monotonic()
-        yield
-        self.mark += time.monotonic() - began
-
-
-class Interrupts:
-    """Ctrl-C and SIGTERM wait for the end of a step; a second one does not."""
-
-    def __init__(self) -> None:
-        self.asked, self.handlers = False, dict[int, Any]()
-
-    def ask(self, number: int, _: object) -> None:
-        self.asked = True
-        signal.signal(number, self.handlers[number])
-
-    def __enter__(self) -> Self:
-        if threading.current_thread() is threading.main_thread():  # elsewhere Python allows no handlers
-            self.handlers = {s: signal.signal(s, self.ask) for s in (signal.SIGINT, signal.SIGTERM)}
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self.handlers.items():
-            signal.signal(number, handler)

@@ -6,6 +6,7 @@ the other cannot test it.
 
 import csv
 import hashlib
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -33,7 +34,7 @@ def signatures(songs: list[Song], representation: Representation) -> list[np.nda
         tokens = without_key(windows.tokens[..., 0])
     key = hash_rows(tokens)
     bounds = np.searchsorted(windows.song, np.arange(len(songs) + 1))
-    return [np.unique(key[a:b]) for a, b in zip(bounds[:-1], bounds[1:])]
+    return [np.unique(key[a:b]) for a, b in pairwise(bounds)]
 
 
 def without_key(tokens: np.ndarray) -> np.ndarray:
@@ -88,7 +89,7 @@ def _sharing(signature: list[np.ndarray]) -> list[tuple[int, int]]:
 
 
 def split_groups(signature: list[np.ndarray], group: np.ndarray) -> np.ndarray:
-    """(songs,) index into SPLITS: 90 / 5 / 5 by the sha256 of the group's least content hash, whatever files are called."""
+    """(songs,) index into SPLITS: 90 / 5 / 5 by sha256 of the group's least content hash, whatever files are called."""
     content = [hashlib.sha256(s.tobytes()).digest() for s in signature]
     least: dict[int, bytes] = {}
     for song, g in enumerate(group.tolist()):
@@ -116,5 +117,7 @@ def read_groups(path: Path, names: list[str]) -> list[list[int]]:
         if name in index:
             groups.setdefault(group, []).append(index[name])
     if rows and not groups:
-        raise ValueError(f"{path}: none of its {len(rows)} files is in the data set (first: {rows[0][0]}; ours: {names[0]})")
+        raise ValueError(
+            f"{path}: none of its {len(rows)} files is in the data set (first: {rows[0][0]}; ours: {names[0]})"
+        )
     return list(groups.values())

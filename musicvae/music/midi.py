@@ -1,74 +1,18 @@
-"""MIDI bytes <-> Song: notes on a grid of sixteenth-note steps, counted from ticks, in 4/4.
-
-A file may hold several stretches of 4/4 between other metres. They become the `pieces` of the song: laid one after
-another, each padded to whole bars, they make the song's own timeline of steps, on which every note stands. What is not
-4/4 is dropped and named in `Song.dropped`.
-"""
+"""MIDI bytes <-> Song: notes on a grid of sixteenth-note steps, counted from ticks, in 4/4."""
 
 import io
-import struct
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from symusic import Score
 
-STEPS_PER_BAR = 16  # a step is a sixteenth; a bar is 4/4
-STEPS_PER_QUARTER = 4
+from musicvae.music.guard import Instrument, MidiError, Parsed, parse, read_file
+from musicvae.music.metre import MAX_BARS, MAX_SILENT_TAIL, STEPS_PER_BAR, STEPS_PER_QUARTER, Piece, Timeline, place
+
 DEFAULT_TEMPO = 120.0  # beats a minute, what MIDI means when a file does not say
 TEMPO_RANGE = (4.0, 1000.0)  # outside lies only damage: 4 bpm is the slowest that three bytes can say
-MAX_BYTES = 4 << 20
-MAX_BARS = 10_000  # five hours at 120 bpm; keeps steps within 18 bits
-MAX_INSTRUMENTS = 8_191  # keeps instrument numbers within 13 bits
-MAX_SILENT_TAIL = 16  # bars kept between the last note and the end of the track
 TICKS_PER_QUARTER = 480  # of the files that we write
-
-REASONS = {
-    "unreadable": "the file cannot be opened",
-    "empty": "the file holds no bytes",
-    "too-large": f"the file is larger than {MAX_BYTES >> 20} MiB",
-    "not-midi": "there is no MIDI header (MThd) in it",
-    "bad-header": "the MIDI header is damaged",
-    "smpte": "time is counted in film frames (SMPTE), not in beats",
-    "format-2": "it is a format 2 file (a bag of patterns without an order)",
-    "no-tracks": "it has no track",
-    "truncated": "it ends in the middle of a track",
-    "malformed": "the MIDI parser gives up on it",
-    "bad-times": "its times overflow",
-    "too-long": f"it is longer than {MAX_BARS:,} bars",
-    "too-many-instruments": f"it has more than {MAX_INSTRUMENTS:,} instruments",
-    "no-notes": "it has no notes",
-    "no-4/4": "it has no notes in 4/4",
-}
-
-
-class MidiError(ValueError):
-    """A file that cannot be used; `reason` is one of `REASONS`, `detail` says what was found."""
-
-    def __init__(self, reason: str, detail: str = ""):
-        assert reason in REASONS, reason
-        self.reason, self.detail = reason, detail
-        super().__init__(REASONS[reason] + (f" ({detail})" if detail else ""))
-
-    def __reduce__(self):
-        return MidiError, (self.reason, self.detail)
-
-
-class Instrument(NamedTuple):
-    """One player: a MIDI track, channel and program. Instruments of a song are numbered from 1 on screen."""
-
-    name: str
-    program: int
-    is_drum: bool
-
-
-class Piece(NamedTuple):
-    """A stretch of 4/4: where it starts and ends on the song's timeline, and its first bar in the file (from 1)."""
-
-    start: int  # steps, a multiple of 16
-    end: int  # steps, a multiple of 16
-    source_bar: int
 
 
 class Notes(NamedTuple):
@@ -88,21 +32,18 @@ _INSTRUMENT, _START, _PITCH, _DURATION = 50, 32, 25, 7
 
 def sorted_notes(instrument, start, pitch, end, velocity) -> Notes:
     """Columns in any order -> Notes, sorted. Steps must be below 2^18, instruments below 2^13."""
-    duration = np.maximum(np.asarray(end, np.int64) - start, 1)
-    key = np.asarray(instrument, np.int64) << _INSTRUMENT
-    key |= np.asarray(start, np.int64) << _START
+    start = np.asarray(start, np.int64)
+    key = np.maximum(np.asarray(end, np.int64) - start, 1)
+    key <<= _DURATION
+    key |= start << _START
+    key |= np.asarray(instrument, np.int64) << _INSTRUMENT
     key |= np.asarray(pitch, np.int64) << _PITCH
-    key |= duration << _DURATION
-    key |= velocity
-    key.sort()
-    start = (key >> _START & 0x3FFFF).astype(np.int32)
-    return Notes(
-        (key >> _INSTRUMENT).astype(np.int32),
-        start,
-        (key >> _PITCH & 0x7F).astype(np.int32),
-        start + (key >> _DURATION & 0x3FFFF).astype(np.int32),
-        (key & 0x7F).astype(np.int32),
-    )
+    key |= np.asarray(velocity, np.int64)
+    key.sort(kind="stable")  # for its speed with keys that are nearly sorted already
+    high = (key >> _START).astype(np.int32)  # instrument and start
+    low = key.astype(np.int32)  # pitch, duration and velocity
+    start = high & 0x3FFFF
+    return Notes(high >> 18, start, low >> _PITCH & 0x7F, start + (low >> _DURATION & 0x3FFFF), low & 0x7F)
 
 
 @dataclass(frozen=True)
@@ -134,10 +75,10 @@ class Song:
     @classmethod
     def read(cls, source: str | Path | bytes) -> "Song":
         """MIDI file or bytes -> Song. Raises MidiError, which names the reason."""
-        if not isinstance(source, bytes):
-            source = _read_file(Path(source))
-        score = _parse(source)
-        return _to_song(score)
+        song = to_songs([parse(source if isinstance(source, bytes) else read_file(source))])[0]
+        if isinstance(song, MidiError):
+            raise song
+        return song
 
     def save(self, path: str | Path) -> None:
         """Writes a format 1 MIDI file that ends with the song's last step; the mirror of `read`."""
@@ -177,7 +118,9 @@ def join(songs: list[Song]) -> Song:
     """Songs of the same instruments played in a row, each from its own bar line, at the first one's tempo."""
     offsets = np.cumsum([0] + [s.steps for s in songs[:-1]])
     columns = [
-        np.concatenate([getattr(s.notes, name) + (at if name in ("start", "end") else 0) for s, at in zip(songs, offsets)])
+        np.concatenate(
+            [getattr(s.notes, name) + (at if name in ("start", "end") else 0) for s, at in zip(songs, offsets)]
+        )
         for name in Notes._fields
     ]
     total = int(sum(s.steps for s in songs))
@@ -187,231 +130,82 @@ def join(songs: list[Song]) -> Song:
 # --- reading -------------------------------------------------------------------------------------------------
 
 
-def _read_file(path: Path) -> bytes:
-    try:
-        with path.open("rb") as file:
-            return file.read(MAX_BYTES + 1)
-    except OSError as error:
-        raise MidiError("unreadable", error.strerror or str(error)) from None
+def to_songs(files: list[Parsed]) -> "list[Song | MidiError]":
+    """Lays many files on the grid in one pass over all their notes, which costs far less than file by file.
 
-
-def _parse(data: bytes) -> Score:
-    """Bytes -> symusic's Score. The guard: the parser sees only whole chunks of a header that we wrote ourselves."""
-    if not data:
-        raise MidiError("empty")
-    if len(data) > MAX_BYTES:
-        raise MidiError("too-large")
-    clean = _clean(data)
-    try:
-        return Score.from_midi(clean)
-    except Exception:
-        pass  # a stray byte above 127 where a program or controller should be: worth a second, lenient look
-    try:
-        return Score.from_midi(clean, sanitize_data=True)
-    except Exception as error:
-        raise MidiError("malformed", str(error).split("\n")[0][:80]) from None
-
-
-def _clean(data: bytes) -> bytes:
-    """Cut wrappers off, check every length, and let the end of each track be seen.
-
-    The parser does not tell where a track ends, only where its events are. So the last event (end of track, FF 2F 00)
-    is turned into a marker (FF 06 01 "."), which counts in `Score.end()`: silence at the end survives.
+    A file that cannot be a song gives the MidiError that says why. The files must have at most `MAX_INSTRUMENTS`
+    instruments together.
     """
-    at = 0 if data[:4] == b"MThd" else data.find(b"MThd", 0, 1024)  # RIFF-RMID and MacBinary stand before it
-    if at < 0:
-        raise MidiError("not-midi", f"it begins with {data[:8]!r}")
-    if len(data) < at + 14:
-        raise MidiError("bad-header", f"{len(data) - at} bytes of at least 14")
-    length, kind, _, division = struct.unpack_from(">IHHH", data, at + 4)
-    if division & 0x8000:
-        raise MidiError("smpte")
-    if length < 6 or division == 0 or kind > 2:
-        raise MidiError("bad-header", f"length {length}, format {kind}, {division} ticks a quarter note")
-    if kind == 2:
-        raise MidiError("format-2")
-    parts = [b""]
-    position, size = at + 8 + length, len(data)
-    while position + 8 <= size:
-        name, length = data[position : position + 4], int.from_bytes(data[position + 4 : position + 8], "big")
-        end = position + 8 + length
-        if name == b"MTrk":
-            if end > size:
-                raise MidiError("truncated", f"track {len(parts)} claims {length:,} bytes, {size - position - 8:,} are there")
-            if data[end - 3 : end] == b"\xff\x2f\x00" and length >= 3:
-                parts.append(b"MTrk" + (length + 1).to_bytes(4) + data[position + 8 : end - 2] + b"\x06\x01.")
-            else:
-                parts.append(data[position:end])
-        elif not name.isalnum():
-            break  # padding or rubbish behind the last track
-        position = end
-    if len(parts) == 1:
-        raise MidiError("no-tracks")
-    parts[0] = struct.pack(">4sIHHH", b"MThd", 6, 1, min(len(parts) - 1, 0xFFFF), division)
-    return b"".join(parts)
+    sounding = [f for f in files if f.notes]
+    songs = iter(_sounding_songs(sounding) if sounding else [])
+    return [next(songs) if f.notes else _silence(f) for f in files]
 
 
-class _Stretch(NamedTuple):
-    """Ticks between two changes of metre."""
-
-    start: int
-    end: int | None  # None: to the end of the song
-    metre: str
-    source_bar: int
-
-
-def _to_song(score: Score) -> Song:
-    tracks = [t for t in score.tracks if len(t.notes)]
-    if not tracks:
-        return _silence(score)
-    if len(tracks) > MAX_INSTRUMENTS:
-        raise MidiError("too-many-instruments", f"{len(tracks):,}")
-    columns = [t.notes.numpy() for t in tracks]
-    lengths = [len(c["time"]) for c in columns]
-    tick = np.concatenate([c["time"] for c in columns]).astype(np.int64)
-    ticks_held = np.concatenate([c["duration"] for c in columns])
-    if tick.min() < 0 or ticks_held.min() < 0:
-        raise MidiError("bad-times")
-    tpq, end_tick = score.ticks_per_quarter, score.end()
-    if end_tick < 0 or tick.max() * STEPS_PER_QUARTER // tpq >= MAX_BARS * STEPS_PER_BAR:
-        raise MidiError("too-long", f"its last note is in bar {int(tick.max()) // (4 * tpq) + 1:,}")
-    stretches = _stretches(score)
-    grid = _Grid(tpq, stretches)
-    start, start_stretch = grid.steps(tick)
-    end = np.minimum(grid.steps(tick + ticks_held, start_stretch)[0], start + MAX_BARS * STEPS_PER_BAR)
-    end = np.maximum(end, start + 1)
-
-    pieces, shift, limit = _lay_out(grid, start, start_stretch, end, end_tick)
-    if not pieces:
-        raise MidiError("no-4/4", "; ".join(f"{s.metre} from bar {s.source_bar}" for s in stretches[:4]))
-    keep: slice | np.ndarray = slice(None)
-    instrument = np.repeat(np.arange(len(tracks)), lengths)
-    pitch = np.concatenate([c["pitch"] for c in columns])
-    velocity = np.concatenate([c["velocity"] for c in columns])
-    if len(stretches) > 1:
-        end = np.minimum(end, limit[start_stretch]) + shift[start_stretch]
-        start = start + shift[start_stretch]
-        keep = shift[start_stretch] > _DROPPED
-        if not keep.any():
-            raise MidiError("no-4/4", "; ".join(f"{s.metre} from bar {s.source_bar}" for s in stretches[:4]))
-    notes = sorted_notes(instrument[keep], start[keep], pitch[keep], end[keep], velocity[keep])
-    return Song(
-        notes,
-        tuple(Instrument(_name(t), t.program, t.is_drum) for t in tracks),
-        tuple(pieces),
-        _tempos(score, grid, shift),
-        tuple(f"{s.metre} from bar {s.source_bar}" for s in stretches if s.metre != "4/4"),
-        int(np.count_nonzero(tick[keep] * STEPS_PER_QUARTER % tpq)),
+def _sounding_songs(files: list[Parsed]) -> list[Song | MidiError]:
+    parts = [part for f in files for part in f.notes]
+    players = np.array([len(f.notes) for f in files])
+    tick, held, pitch, velocity = (
+        np.concatenate([p[c] for p in parts]) for c in ("time", "duration", "pitch", "velocity")
     )
+    lengths = np.array([len(p["time"]) for p in parts])
+    bounds = np.append(0, np.cumsum(lengths))[np.append(0, np.cumsum(players))]  # of each file's notes
+    if bad := _bad_times(files, bounds[:-1], tick, held):
+        rest = iter(to_songs([f for i, f in enumerate(files) if i not in bad]))
+        return [bad[i] if i in bad else next(rest) for i in range(len(files))]
+
+    timelines = [Timeline(f.signatures, f.ticks_per_quarter) for f in files]
+    placed = place(timelines, [f.end for f in files], bounds, tick, held)
+    instrument = np.repeat(np.arange(len(parts)), lengths)
+    if placed.keep is not None:
+        instrument, pitch, velocity = instrument[placed.keep], pitch[placed.keep], velocity[placed.keep]
+    notes = sorted_notes(instrument, placed.start, pitch, placed.end, velocity)
+    first_player = (np.cumsum(players) - players).astype(np.int32)
+    notes = notes._replace(instrument=notes.instrument - np.repeat(first_player, np.diff(placed.bounds)))
+    return [
+        _song(file, timeline, Notes(*(column[a:b] for column in notes)), off_grid)
+        for file, timeline, a, b, off_grid in zip(files, timelines, placed.bounds, placed.bounds[1:], placed.off_grid)
+    ]
 
 
-def _silence(score: Score) -> Song:
+def _song(file: Parsed, timeline: Timeline, notes: Notes, off_grid: int) -> Song | MidiError:
+    if not len(notes.start):
+        return MidiError("no-4/4", "; ".join(map(str, timeline.stretches[:4])))
+    dropped = tuple(str(s) for s in timeline.stretches if s.metre != "4/4")
+    return Song(notes, file.instruments, tuple(timeline.pieces), _tempos(file.tempos, timeline), dropped, off_grid)
+
+
+def _bad_times(files: list[Parsed], first: np.ndarray, tick: np.ndarray, held: np.ndarray) -> dict[int, MidiError]:
+    """The files whose times overflowed or lie beyond `MAX_BARS`; `first` is where each one's notes begin."""
+    last = np.maximum.reduceat(tick.view(np.uint32), first).tolist()  # a negative time looks like a huge one
+    longest = np.maximum.reduceat(held.view(np.uint32), first).tolist()
+    bad = {}
+    for i, f in enumerate(files):
+        if max(last[i], longest[i]) >= 1 << 31:
+            bad[i] = MidiError("bad-times")
+        elif (bar := (8 * last[i] + f.ticks_per_quarter) // (32 * f.ticks_per_quarter)) >= MAX_BARS:
+            bad[i] = MidiError("too-long", f"its last note is in bar {bar + 1:,}")
+    return bad
+
+
+def _silence(file: Parsed) -> Song | MidiError:
     """A file that lasts but says nothing, as a model may write it."""
-    tail = max(score.end(), 0) * STEPS_PER_QUARTER // score.ticks_per_quarter
-    bars = min(-(-tail // STEPS_PER_BAR), MAX_SILENT_TAIL)
+    bars = min(-(-(file.end * STEPS_PER_QUARTER // file.ticks_per_quarter) // STEPS_PER_BAR), MAX_SILENT_TAIL)
     if not bars:
-        raise MidiError("no-notes")
+        return MidiError("no-notes")
     nothing = np.zeros(0, np.int64)
-    steps = bars * STEPS_PER_BAR
-    return Song(sorted_notes(*[nothing] * 5), (), (Piece(0, steps, 1),))
+    return Song(sorted_notes(*[nothing] * 5), (), (Piece(0, bars * STEPS_PER_BAR, 1),))
 
 
-def _name(track) -> str:
-    try:
-        return track.name
-    except UnicodeDecodeError:
-        return ""
-
-
-def _stretches(score: Score) -> list[_Stretch]:
-    """Cut the ticks of a score where the metre changes; a repeated 4/4 cuts nothing."""
-    signatures = score.time_signatures
-    if not len(signatures):
-        return [_Stretch(0, None, "4/4", 1)]
-    changes: list[tuple[int, int, int]] = [(0, 4, 4)]
-    for time, n, d in sorted((s.time, s.numerator, s.denominator) for s in signatures):
-        if time < 0 or n <= 0 or d <= 0:
-            continue  # no metre at all; the one before goes on
-        if time == changes[-1][0]:
-            changes[-1] = (time, n, d)
-        else:
-            changes.append((time, n, d))
-    merged = [c for i, c in enumerate(changes) if i == 0 or c[1:] != changes[i - 1][1:]]
-    result, bar = [], 1
-    for i, (time, n, d) in enumerate(merged):
-        following = merged[i + 1][0] if i + 1 < len(merged) else None
-        result.append(_Stretch(time, following, f"{n}/{d}", bar))
-        if following is not None:
-            bar += max(1, -(-(following - time) * d // (4 * n * score.ticks_per_quarter)))
-    return result
-
-
-_DROPPED = -(1 << 40)  # the shift of a stretch that is not 4/4: moves its notes far below step 0
-
-
-class _Grid:
-    """Ticks -> steps within the stretch that they fall in, nearest step, halves up."""
-
-    def __init__(self, tpq: int, stretches: list[_Stretch]):
-        self.tpq, self.stretches = tpq, stretches
-        self.starts = np.array([s.start for s in stretches], np.int64)
-
-    def steps(self, tick: np.ndarray, stretch: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
-        """tick (N,) -> step within its stretch (N,), and the stretch (N,), found by the rounded time unless given."""
-        if len(self.stretches) == 1:
-            return (tick * 8 + self.tpq) // (2 * self.tpq), np.zeros(0, np.int64) if stretch is None else stretch
-        if stretch is None:  # half a step before a new metre belongs to the new metre
-            stretch = np.searchsorted(self.starts * 8, tick * 8 + self.tpq, side="right") - 1
-        return np.maximum((tick - self.starts[stretch]) * 8 + self.tpq, 0) // (2 * self.tpq), stretch
-
-
-def _lay_out(grid: _Grid, start, stretch, end, end_tick) -> tuple[list[Piece], np.ndarray, np.ndarray]:
-    """Where each 4/4 stretch comes to lie: pieces, and by stretch what to add to its steps and where its notes are cut."""
-    pieces: list[Piece] = []
-    shift = np.full(len(grid.stretches), _DROPPED, np.int64)
-    limit = np.full(len(grid.stretches), 1 << 20, np.int64)
-    position, per_bar = 0, STEPS_PER_BAR
-    for i, s in enumerate(grid.stretches):
-        if s.metre != "4/4":
-            continue
-        if s.end is not None:
-            length = -(-(s.end - s.start) * STEPS_PER_QUARTER // grid.tpq)
-            limit[i] = length
-        else:
-            mine = end if len(grid.stretches) == 1 else end[stretch == i]
-            last = int(mine.max()) if len(mine) else 0
-            tail = (max(end_tick - s.start, 0) * 8 + grid.tpq) // (2 * grid.tpq)
-            length = max(last, min(tail, -(-last // per_bar) * per_bar + MAX_SILENT_TAIL * per_bar))
-        bars = min(-(-length // per_bar), MAX_BARS - position // per_bar)
-        if bars <= 0:
-            continue
-        shift[i] = position
-        limit[i] = min(limit[i], bars * per_bar)
-        pieces.append(Piece(position, position + bars * per_bar, s.source_bar))
-        position += bars * per_bar
-    if len(grid.stretches) == 1:
-        np.minimum(end, limit[0], out=end)
-    return pieces, shift, limit
-
-
-def _tempos(score: Score, grid: _Grid, shift: np.ndarray) -> tuple[tuple[int, float], ...]:
+def _tempos(changes: list[tuple[int, int]], timeline: Timeline) -> tuple[tuple[int, float], ...]:
     """Tempo changes on the song's timeline; the one in force where a dropped metre ends is carried over."""
     low, high = TEMPO_RANGE
-    changes = [(int(t.time), 6e7 / t.mspq) for t in score.tempos if t.mspq > 0 and t.time >= 0]
     found: dict[int, float] = {0: DEFAULT_TEMPO}
-    for tick, bpm in sorted(changes, key=lambda change: change[0]):
-        step, stretch = grid.steps(np.array([tick]))
-        at = int(step[0]) + (int(shift[stretch[0]]) if len(stretch) else 0)
-        if at < 0:  # inside a metre that was dropped: holds from the next piece on
-            later = shift[int(stretch[0]) + 1 :]
-            later = later[later > _DROPPED]
-            if not len(later):
-                continue
-            at = int(later[0])
-        found[at] = min(max(bpm, low), high)
+    for tick, microseconds in sorted(changes, key=lambda change: change[0]):
+        if tick >= 0 and microseconds > 0:
+            found[timeline.step(tick)] = min(max(6e7 / microseconds, low), high)
     result: list[tuple[int, float]] = []
     for at in sorted(found):
-        if not result or result[-1][1] != found[at]:
+        if at < timeline.pieces[-1].end and (not result or result[-1][1] != found[at]):
             result.append((at, found[at]))
     return tuple(result)
 
@@ -435,7 +229,9 @@ def _note_track(song: Song, index: int):
     events: list = [(0, 0, MetaMessage("track_name", name=player.name))] if player.name else []
     events.append((0, 1, Message("program_change", channel=channel, program=player.program)))
     mine = notes.instrument == index
-    for start, end, pitch, velocity in zip(*(c[mine].tolist() for c in (notes.start, notes.end, notes.pitch, notes.velocity))):
+    for start, end, pitch, velocity in zip(
+        *(c[mine].tolist() for c in (notes.start, notes.end, notes.pitch, notes.velocity))
+    ):
         events.append((start, 3, Message("note_on", channel=channel, note=pitch, velocity=max(velocity, 1))))
         events.append((end, 2, Message("note_off", channel=channel, note=pitch)))  # 2 < 3: an end before a new start
     return _track(events, song.steps)

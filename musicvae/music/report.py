@@ -6,7 +6,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from musicvae.music.grouping import HELD_BACK, SPLITS
-from musicvae.music.midi import REASONS, Song
+from musicvae.music.guard import REASONS
+from musicvae.music.midi import Song
+from musicvae.music.windows import MAX_WINDOWS
 
 EXAMPLES = 3  # files named for each reason
 
@@ -16,6 +18,7 @@ WHY = REASONS | {
     "no-part": "it has no part of this kind",
     "too-short": "no stretch of 4/4 is long enough",
     "too-silent": "every window is silent for more than a bar",
+    "too-many-windows": f"it has more than {MAX_WINDOWS:,} windows",
     "internal": "our own code failed on it (please report this)",
 }
 
@@ -85,7 +88,10 @@ def make_report(
             for n, name in enumerate(SPLITS)
         },
         "folders": _folders(names, files, split, kept_of_file),
-        "onsets_a_bar": [round(o / max(total * settings["bars"], 1), 3) for o in np.sum([b["onsets"] for b in buckets], axis=0).tolist()],
+        "onsets_a_bar": [
+            round(o / max(total * settings["bars"], 1), 3)
+            for o in np.sum([b["onsets"] for b in buckets], axis=0).tolist()
+        ],
         "off_grid": round(sum(f.off_grid for f in files) / onsets, 4) if onsets else 0.0,
     }
 
@@ -106,7 +112,7 @@ def _folders(names: list[str], files: list[FileResult], split: np.ndarray, kept:
     result: dict[str, Any] = {}
     for i, (name, file) in enumerate(zip(names, files)):
         folder = name.split("/")[0] if "/" in name else "."
-        entry = result.setdefault(folder, {"files": 0, "used": 0, **{s: 0 for s in SPLITS}})
+        entry = result.setdefault(folder, {"files": 0, "used": 0, **dict.fromkeys(SPLITS, 0)})
         entry["files"] += 1
         entry["used"] += not file.reason
         if split[i] != HELD_BACK:

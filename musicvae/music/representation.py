@@ -12,7 +12,16 @@ from typing import NamedTuple
 
 import numpy as np
 
-from musicvae.music.midi import DEFAULT_TEMPO, STEPS_PER_BAR, Instrument, Notes, Piece, Song, checked_tempo, sorted_notes
+from musicvae.music.midi import (
+    DEFAULT_TEMPO,
+    STEPS_PER_BAR,
+    Instrument,
+    Notes,
+    Piece,
+    Song,
+    checked_tempo,
+    sorted_notes,
+)
 
 NOTHING, NOTE_OFF, FIRST_PITCH = 0, 1, 2
 VELOCITY = 100  # of every note that we write
@@ -73,7 +82,7 @@ class Melody:
         return (FIRST_PITCH + self.highest - self.lowest + 1,)
 
     def onsets(self, notes: Notes) -> Onsets:
-        """Of several notes at one onset the highest (the longest of equals) counts, and a new onset ends the last note."""
+        """Of several notes at one onset the highest (the longest of equals) counts; a new onset ends the last note."""
         if self.lowest > 0 or self.highest < 127:
             inside = (notes.pitch >= self.lowest) & (notes.pitch <= self.highest)
             notes = Notes(*(column[inside] for column in notes))
@@ -91,7 +100,7 @@ class Melody:
         return _melody_stream(self, song, chosen)[:, None]
 
     def to_song(self, tokens: np.ndarray, tempo: float = DEFAULT_TEMPO) -> Song:
-        """tokens (T, 1) -> Song with one instrument, padded to whole bars. Raises ValueError for tokens out of range."""
+        """tokens (T, 1) -> Song with one instrument, padded to whole bars. Raises ValueError if out of range."""
         tokens = checked_tokens(tokens, self.vocab_sizes)
         return _song([_melody_notes(tokens[:, 0], self.lowest)], [_MELODY], len(tokens), tempo)
 
@@ -124,7 +133,8 @@ class Drums:
         bit = _class_bits(self.drum_map)[notes.pitch]
         hit = bit > 0
         at = (notes.instrument.astype(np.int64) << 32 | notes.start) << 9 | bit
-        at = np.unique(at[hit])
+        at = np.sort(at[hit])
+        at = at[np.append(True, at[1:] != at[:-1])] if len(at) else at
         first = np.flatnonzero(np.diff(at >> 9, prepend=-1))
         token = np.add.reduceat(at & 511, first) if len(first) else np.zeros(0, np.int64)
         step = at[first] >> 9 & 0xFFFFFFFF
@@ -176,16 +186,26 @@ class Trio:
         """Song -> tokens (song.steps, 3). `instrument` is the melody's index, `bass` the bass's; by default those with
         most onsets. A part that the song has not is silent; raises NoPart if it has none of the three."""
         lead, low = self.choose(song, instrument, bass)
-        streams = [_melody_stream(Melody(), song, lead), _melody_stream(Melody(), song, low), Drums(self.drum_map)._stream(song)]
+        streams = [
+            _melody_stream(Melody(), song, lead),
+            _melody_stream(Melody(), song, low),
+            Drums(self.drum_map)._stream(song),
+        ]
         return np.stack(streams, axis=1)
 
     def to_song(self, tokens: np.ndarray, tempo: float = DEFAULT_TEMPO) -> Song:
-        """tokens (T, 3) -> Song with three instruments, padded to whole bars. Raises ValueError for tokens out of range."""
+        """tokens (T, 3) -> Song with three instruments, padded to whole bars. Raises ValueError if out of range."""
         tokens = checked_tokens(tokens, self.vocab_sizes)
-        parts = [_melody_notes(tokens[:, 0], 0), _melody_notes(tokens[:, 1], 0), Drums(self.drum_map)._notes(tokens[:, 2])]
+        parts = [
+            _melody_notes(tokens[:, 0], 0),
+            _melody_notes(tokens[:, 1], 0),
+            Drums(self.drum_map)._notes(tokens[:, 2]),
+        ]
         return _song(parts, [_MELODY, _BASS, _DRUMS], len(tokens), tempo)
 
-    def choose(self, song: Song, instrument: int | None = None, bass: int | None = None) -> tuple[int | None, int | None]:
+    def choose(
+        self, song: Song, instrument: int | None = None, bass: int | None = None
+    ) -> tuple[int | None, int | None]:
         """The indices of melody and bass that `to_tokens` takes; None for a part that is silent."""
         found = []
         for programs, given, part in ((TRIO_MELODY_PROGRAMS, instrument, "melody"), (TRIO_BASS_PROGRAMS, bass, "bass")):
@@ -222,7 +242,7 @@ def representation(name: str, drum_map: str = "current") -> Representation:
 
 
 def checked_tokens(tokens: np.ndarray, vocab_sizes: tuple[int, ...]) -> np.ndarray:
-    """tokens (T, streams) as int64. Raises ValueError for another shape, for no integers, or for tokens out of range."""
+    """tokens (T, streams) as int64. Raises ValueError for another shape, no integers, or tokens out of range."""
     tokens = np.asarray(tokens)
     if tokens.ndim != 2 or tokens.shape[1] != len(vocab_sizes) or not len(tokens):
         raise ValueError(f"tokens of shape {tokens.shape}; expected (steps, {len(vocab_sizes)})")
@@ -230,7 +250,9 @@ def checked_tokens(tokens: np.ndarray, vocab_sizes: tuple[int, ...]) -> np.ndarr
         raise ValueError(f"tokens of type {tokens.dtype}; expected integers")
     tokens = tokens.astype(np.int64)
     if tokens.min() < 0 or (tokens >= vocab_sizes).any():
-        raise ValueError(f"tokens from {tokens.min()} to {tokens.max(axis=0)}; allowed are 0 to {[v - 1 for v in vocab_sizes]}")
+        raise ValueError(
+            f"tokens from {tokens.min()} to {tokens.max(axis=0)}; allowed are 0 to {[v - 1 for v in vocab_sizes]}"
+        )
     return tokens
 
 

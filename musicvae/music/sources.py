@@ -1,18 +1,21 @@
 """Folders and archives -> MIDI bytes, one source at a time, read in place."""
 
 import os
+import stat
 import tarfile
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from musicvae.music.midi import MAX_BYTES, MidiError
+from musicvae.music.guard import MAX_BYTES, MidiError, read_file
+from musicvae.music.workers import NOTHING, Beat, Skip, no_beat
 
 MIDI_ENDINGS = (".mid", ".midi", ".kar", ".rmi", ".smf")
 ARCHIVE_ENDINGS = (".zip", ".tar.gz", ".tgz", ".tar")
 FILES_PER_CHUNK = 64
-MEMBERS_PER_CHUNK = 4096  # of a tar, which can only be read from its beginning
+MEMBERS_PER_CHUNK = 4096  # of an archive: of a tar, which can only be read from its beginning, in bytes too
+BYTES_PER_CHUNK = 64 << 20
 
 
 class Source(NamedTuple):
@@ -39,66 +42,97 @@ def list_sources(folders: list[Path], train_only: list[Path] | None = None) -> l
             raise ValueError(f"{folder}: no such file or folder")
     roots = [folder.resolve() for folder in folders]
     base = Path(os.path.commonpath([root if root.is_dir() else root.parent for root in roots]))
-    found = {}
+    found: dict[str, Source] = {}
     for root in roots:
-        for path in _walk(root):
+        for path, problem in _walk(root):
             marked = any(path.is_relative_to(folder) for folder in apart)
-            found.update((source.name, source._replace(train_only=marked)) for source in _sources(path, base))
+            found.update((source.name, source._replace(train_only=marked)) for source in _sources(path, base, problem))
     if not found:
         where = ", ".join(map(str, folders))
-        raise ValueError(f"{where}: no MIDI file found; looked for {' '.join(MIDI_ENDINGS)}, also in {' '.join(ARCHIVE_ENDINGS)}")
+        raise ValueError(
+            f"{where}: no MIDI file found; looked for {' '.join(MIDI_ENDINGS)}, also in {' '.join(ARCHIVE_ENDINGS)}"
+        )
     return [found[name] for name in sorted(found)]
 
 
 def chunks(sources: list[Source]) -> list[list[int]]:
     """Indices of sources in the portions that one worker takes at a time."""
     result: list[list[int]] = []
+    size = 0
     for i, source in enumerate(sources):
         last = sources[result[-1][0]] if result else None
-        limit = MEMBERS_PER_CHUNK if _is_tar(source.path) else FILES_PER_CHUNK
-        same = last is not None and (source.path == last.path or not (_is_archive(source.path) or _is_archive(last.path)))
-        if not same or len(result[-1]) >= limit:
+        archive = _is_archive(source.path)
+        same = last is not None and (source.path == last.path or not (archive or _is_archive(last.path)))
+        size += min(source.size, MAX_BYTES)
+        full = result and len(result[-1]) >= (MEMBERS_PER_CHUNK if archive else FILES_PER_CHUNK)
+        if not same or full or (archive and size > BYTES_PER_CHUNK):
             result.append([])
+            size = min(source.size, MAX_BYTES)
         result[-1].append(i)
     return result
 
 
-def read_sources(sources: list[Source]) -> Iterator[bytes | MidiError]:
-    """The bytes of each source in turn, or why it cannot be read; sources of one tar should stand together."""
+def read_sources(
+    sources: list[Source], skip: Skip = NOTHING, beat: Beat = no_beat
+) -> Iterator[bytes | MidiError | None]:
+    """The bytes of each source in turn, or why it cannot be read, or None for those in `skip`.
+
+    `beat(i)` is called before source i is touched. Sources of one archive should stand together.
+    """
     at = 0
     while at < len(sources):
-        path, until = sources[at].path, at + 1
-        if sources[at].problem or not _is_archive(path):
-            yield MidiError("unreadable", sources[at].problem) if sources[at].problem else _read_plain(path)
+        source, until = sources[at], at + 1
+        if source.problem:
+            yield None if at in skip else MidiError("unreadable", source.problem)
+        elif not _is_archive(source.path):
+            beat(at)
+            yield None if at in skip else _read_plain(source.path)
         else:
-            while until < len(sources) and sources[until].path == path:
+            while until < len(sources) and sources[until].path == source.path and not sources[until].problem:
                 until += 1
-            yield from (_read_tar if _is_tar(path) else _read_zip)(path, [s.member for s in sources[at:until]])
+            members = {i: sources[i].member for i in range(at, until)}
+            yield from (_read_tar if _is_tar(source.path) else _read_zip)(source.path, members, skip, beat)
         at = until
 
 
-def _walk(root: Path) -> Iterator[Path]:
+def _walk(root: Path) -> Iterator[tuple[Path, str]]:
+    """Files that may hold MIDI, and what is wrong with those that cannot be read."""
     if not root.is_dir():
-        yield root
+        yield root, ""
         return
-    for folder, inner, files in os.walk(root):
+    locked: list[OSError] = []
+    for folder, inner, files in os.walk(root, onerror=locked.append):
         inner[:] = [name for name in inner if not name.startswith(".")]
         for name in files:
             if name.lower().endswith(MIDI_ENDINGS + ARCHIVE_ENDINGS) and not name.startswith("."):
-                yield Path(folder, name)
+                yield Path(folder, name), ""
+    for error in locked:
+        yield Path(error.filename), f"cannot be listed: {error.strerror}"
 
 
-def _sources(path: Path, base: Path) -> Iterator[Source]:
-    name, status = path.relative_to(base).as_posix(), path.stat()
-    if not _is_archive(str(path)):
-        yield Source(name, str(path), "", status.st_size, status.st_mtime_ns)
+def _sources(path: Path, base: Path, problem: str) -> Iterator[Source]:
+    name = _printable(path.relative_to(base).as_posix())
+    try:
+        status = path.stat()
+        if not problem and not stat.S_ISREG(status.st_mode):
+            problem = "not a file"  # a pipe, say: opening it would wait for ever
+    except OSError as error:  # a link that leads nowhere, or to itself
+        yield Source(name, str(path), problem=error.strerror or str(error))
+        return
+    if problem or not _is_archive(str(path)):
+        yield Source(name, str(path), "", status.st_size, status.st_mtime_ns, problem=problem)
         return
     try:
         for member, size in _members(path):
             if member.lower().endswith(MIDI_ENDINGS):
-                yield Source(f"{name}/{member}", str(path), member, size, status.st_mtime_ns)
-    except (OSError, EOFError, zipfile.BadZipFile, tarfile.TarError) as error:
+                yield Source(f"{name}/{_printable(member)}", str(path), member, size, status.st_mtime_ns)
+    except Exception as error:  # damage has many names: zlib.error, EOFError, BadZipFile, UnicodeDecodeError...
         yield Source(name, str(path), "", status.st_size, status.st_mtime_ns, problem=f"damaged archive: {error}")
+
+
+def _printable(name: str) -> str:
+    """A name that can be written as UTF-8: bytes that are not, as files of other times have them, become \\x.."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def _members(path: Path) -> list[tuple[str, int]]:
@@ -111,15 +145,23 @@ def _members(path: Path) -> list[tuple[str, int]]:
 
 def _read_plain(path: str) -> bytes | MidiError:
     try:
-        with open(path, "rb") as file:
-            return file.read(MAX_BYTES + 1)
-    except OSError as error:
-        return MidiError("unreadable", error.strerror or str(error))
+        return read_file(path)
+    except MidiError as error:
+        return error
 
 
-def _read_zip(path: str, members: list[str]) -> Iterator[bytes | MidiError]:
-    with zipfile.ZipFile(path) as archive:
-        for member in members:
+def _read_zip(path: str, members: dict[int, str], skip: Skip, beat: Beat) -> Iterator[bytes | MidiError | None]:
+    try:
+        archive = zipfile.ZipFile(path)
+    except Exception as error:  # replaced since it was listed
+        yield from (MidiError("unreadable", f"damaged archive: {error}") for _ in members)
+        return
+    with archive:
+        for i, member in members.items():
+            beat(i)
+            if i in skip:
+                yield None
+                continue
             try:
                 with archive.open(member) as file:
                     yield file.read(MAX_BYTES + 1)
@@ -127,18 +169,25 @@ def _read_zip(path: str, members: list[str]) -> Iterator[bytes | MidiError]:
                 yield MidiError("unreadable", f"in the archive: {error}")
 
 
-def _read_tar(path: str, members: list[str]) -> Iterator[bytes | MidiError]:
-    """Members in any order, in one pass over the tar for those that stand in its order."""
-    wanted, found = set(members), {}
-    with tarfile.open(path) as tar:
-        for info in tar:
-            if info.name in wanted and info.isfile():
-                file = tar.extractfile(info)
-                found[info.name] = file.read(MAX_BYTES + 1) if file else b""
-            if len(found) == len(wanted):
-                break
-    for member in members:
-        yield found.get(member, MidiError("unreadable", "no longer in the archive"))
+def _read_tar(path: str, members: dict[int, str], skip: Skip, beat: Beat) -> Iterator[bytes | MidiError | None]:
+    """All members in one pass over the tar, then one after another."""
+    number = {member: i for i, member in members.items() if i not in skip}
+    found: dict[str, bytes | MidiError] = {}
+    problem = "no longer in the archive"
+    try:
+        with tarfile.open(path) as tar:
+            for info in tar:
+                beat(number.get(info.name, next(iter(members))))  # a long archive is no hanging one
+                if info.isfile() and info.name in number:
+                    file = tar.extractfile(info)
+                    found[info.name] = file.read(MAX_BYTES + 1) if file else b""
+                if len(found) == len(number):
+                    break
+    except Exception as error:
+        problem = f"damaged archive: {error}"
+    for i, member in members.items():
+        beat(i)
+        yield None if i in skip else found.pop(member, MidiError("unreadable", problem))
 
 
 def _is_tar(path: str) -> bool:

@@ -4,6 +4,8 @@ import numpy as np
 
 _ODD = np.uint64(0x9E3779B97F4A7C15)  # 2^64 / golden ratio, as in Fibonacci hashing
 
+_AT_ONCE = 1 << 14  # rows compared: bounds memory
+
 
 def hash_rows(rows: np.ndarray) -> np.ndarray:
     """rows (N, ...) of any integer type -> (N,) uint64, the same on every machine of the same byte order."""
@@ -25,14 +27,17 @@ def as_bytes(rows: np.ndarray) -> np.ndarray:
 
 
 def same_rows(rows: np.ndarray, key: np.ndarray) -> np.ndarray:
-    """rows (N, L) with their hashes -> (N,) the index of the first row that is equal to each. Exact: hashes only sort."""
+    """rows (N, L) and their hashes -> (N,) the index of the first row equal to each. Exact: hashes only sort."""
     first = np.arange(len(rows))
     if len(rows) < 2:
         return first
     order = np.argsort(key, kind="stable")
     run_start = np.append(True, key[order[1:]] != key[order[:-1]])
     leader = order[np.flatnonzero(run_start)][np.cumsum(run_start) - 1]
-    equal = (rows[order] == rows[leader]).all(axis=1)
+    equal = np.empty(len(rows), bool)
+    for at in range(0, len(rows), _AT_ONCE):
+        some = slice(at, at + _AT_ONCE)
+        equal[some] = (rows[order[some]] == rows[leader[some]]).all(axis=1)
     first[order] = np.where(equal, leader, order)
     for lost in np.unique(key[order[~equal]]):  # two different rows with one hash: compare each with each
         members = np.flatnonzero(key == lost)

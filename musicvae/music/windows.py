@@ -23,8 +23,16 @@ from musicvae.music.representation import (
 
 MAX_SILENT_STEPS = 16  # in a row, in every stream; one more rejects a window
 MAX_PAIRS = 256  # of melody and bass in one song
+MAX_WINDOWS = 65_536  # at once, which is far more than music has, and takes 100 MB for trios of 16 bars
 
 _STEP_BITS = 20  # a key is voice << 20 | step
+
+
+class TooManyWindows(ValueError):
+    """The songs have more windows together than `MAX_WINDOWS`; one song that has is no music."""
+
+    def __init__(self) -> None:
+        super().__init__(f"more than {MAX_WINDOWS:,} windows")
 
 
 class Windows(NamedTuple):
@@ -38,7 +46,10 @@ class Windows(NamedTuple):
 
 
 def find_windows(songs: list[Song], representation: Representation, bars: int) -> Windows:
-    """All windows of `bars` bars, one beginning at each bar line, that lie in one piece and are never silent for long."""
+    """All windows of `bars` bars, one from each bar line, that lie in one piece and are never silent for long.
+
+    Raises TooManyWindows.
+    """
     if isinstance(representation, Trio):
         return _trio_windows(songs, representation, bars)
     timeline = _Timeline(songs)
@@ -71,12 +82,12 @@ class _Timeline:
 
     def notes(self, keep: np.ndarray | None, merge: bool) -> Notes:
         """Notes of the instruments to keep; `merge` numbers them by song instead of by instrument."""
-        columns = [np.concatenate([s.notes[i] for s in self.songs]) for i in range(len(Notes._fields) - 1)]
-        voice = columns[0] + np.repeat(self.first, [len(s.notes.start) for s in self.songs])
+        instrument, start, pitch, end = (np.concatenate([s.notes[i] for s in self.songs]) for i in range(4))
+        voice = instrument + np.repeat(self.first, [len(s.notes.start) for s in self.songs])
         if keep is not None and not keep.all():
             mine = np.flatnonzero(keep[voice])
-            voice, columns = voice[mine], [c[mine] for c in columns]
-        return Notes(self.song_of[voice] if merge else voice, *columns[1:], columns[1])
+            voice, start, pitch, end = voice[mine], start[mine], pitch[mine], end[mine]
+        return Notes(self.song_of[voice] if merge else voice, start, pitch, end, velocity=start)  # nobody listens
 
 
 class _Stream(NamedTuple):
@@ -125,11 +136,7 @@ def _stream(timeline: _Timeline, onsets: Onsets, song_of: np.ndarray, bars: int,
     silent = np.where(follows, np.append(step[1:], 0)[: len(step)], 1 << _STEP_BITS) - end
     position, roll = _roll(voice, step, end, onsets.token, follows, gap, silent, steps, dtype)
 
-    # A window must sound within its first 17 steps: so it starts in the bar of an onset, or in the one before
-    # if the onset stands on the bar line. From there on no silence may be longer than 16 steps.
-    bar_key = voice << _STEP_BITS | step // STEPS_PER_BAR
-    on_line = np.flatnonzero((step % STEPS_PER_BAR == 0) & (step > 0))
-    starts = np.unique(np.concatenate([bar_key, bar_key[on_line] - 1]))
+    starts = _starts(voice, step)
     window_voice, bar = starts >> _STEP_BITS, starts & (1 << _STEP_BITS) - 1
     start = bar * STEPS_PER_BAR
     piece = np.searchsorted(timeline.piece_key, song_of[window_voice] << _STEP_BITS | start, side="right") - 1
@@ -138,8 +145,12 @@ def _stream(timeline: _Timeline, onsets: Onsets, song_of: np.ndarray, bars: int,
     first = np.searchsorted(key, window_voice << _STEP_BITS | start)
     too_long = key[silent > MAX_SILENT_STEPS] - step[silent > MAX_SILENT_STEPS] + end[silent > MAX_SILENT_STEPS]
     too_long += MAX_SILENT_STEPS  # where the 17th silent step stands
-    broken = np.searchsorted(too_long, np.stack([key[first] if len(key) else first, (window_voice << _STEP_BITS | start) + steps]))
+    broken = np.searchsorted(
+        too_long, np.stack([key[first] if len(key) else first, (window_voice << _STEP_BITS | start) + steps])
+    )
     sounds = np.flatnonzero((broken[0] == broken[1]) & (_at(step, first) - start <= MAX_SILENT_STEPS))
+    if len(sounds) > MAX_WINDOWS:
+        raise TooManyWindows
     window_voice, bar, first = window_voice[sounds], bar[sounds], first[sounds]
     at = position[first] - (step[first] - start[sounds])
 
@@ -152,6 +163,24 @@ def _stream(timeline: _Timeline, onsets: Onsets, song_of: np.ndarray, bars: int,
     song_of_voice = song_of[playing]
     clean = dtype == np.uint8
     return _Stream(window_voice, bar, at, roll, steps, clean, song_of_voice, per_song[song_of_voice])
+
+
+def _starts(voice: np.ndarray, step: np.ndarray) -> np.ndarray:
+    """Onsets sorted by voice and step -> where a window can start: voice << 20 | bar, sorted.
+
+    It must sound within its first 17 steps: so it starts in the bar of an onset, or in the one before if the onset
+    stands on the bar line.
+    """
+    if not len(voice):
+        return voice
+    bar = voice << _STEP_BITS | step >> 4
+    first = np.flatnonzero(np.append(True, bar[1:] != bar[:-1]))  # onset of each bar
+    bar, step = bar[first], step[first]
+    before = (step & 15 == 0) & (step > 0)
+    before[1:] &= bar[1:] != bar[:-1] + 1
+    again = np.repeat(bar, before + 1)
+    again[np.flatnonzero(before) + np.arange(np.count_nonzero(before))] -= 1
+    return again
 
 
 def _at(column: np.ndarray, index: np.ndarray) -> np.ndarray:
@@ -183,6 +212,8 @@ def _trio_windows(songs: list[Song], trio: Trio, bars: int) -> Windows:
     rows, possible = [], np.zeros(len(songs), np.int64)
     for n in np.unique(drums.song_of_voice):
         rows += _trio_rows(n, timeline, lead, low, drums)
+        if sum(r.shape[1] for r in rows) > MAX_WINDOWS:
+            raise TooManyWindows
         pairs = min(np.count_nonzero(lead.song_of_voice == n) * np.count_nonzero(low.song_of_voice == n), MAX_PAIRS)
         possible[n] = pairs * drums.possible[np.flatnonzero(drums.song_of_voice == n)[0]]
     index = np.concatenate(rows, axis=1) if rows else np.zeros((3, 0), np.int64)
@@ -200,7 +231,7 @@ def _trio_rows(n: int, timeline: _Timeline, lead: _Stream, low: _Stream, drums: 
     spans = []
     for stream in (lead, low):
         a, b = np.searchsorted(stream.voice, ends)
-        voices, starts = np.unique(stream.voice[a:b], return_index=True)
+        _, starts = np.unique(stream.voice[a:b], return_index=True)
         spans.append(list(zip(starts + a, np.append(starts[1:], b - a) + a)))
     for a, b in spans[0]:
         common, in_drums, in_lead = np.intersect1d(drums.bar[d], lead.bar[a:b], assume_unique=True, return_indices=True)
@@ -209,4 +240,6 @@ def _trio_rows(n: int, timeline: _Timeline, lead: _Stream, low: _Stream, drums: 
                 return result
             _, i, j = np.intersect1d(common, low.bar[c:e], assume_unique=True, return_indices=True)
             result.append(np.stack([in_lead[i] + a, j + c, in_drums[i] + d.start]))
+            if sum(r.shape[1] for r in result) > MAX_WINDOWS:
+                raise TooManyWindows
     return result

@@ -2,15 +2,22 @@
 
 import multiprocessing
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from multiprocessing.connection import Connection, wait
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 ITEM_SECONDS = 20.0  # longer than any file may take; a process that is silent for so long is ended
 MAX_DEATHS_WITHOUT_ITEM = 3
 
+Skip = Mapping[int, str]
 Beat = Callable[[int], None]
-Work = Callable[[Any, dict[int, str], Beat], Any]
+Work = Callable[[Any, Skip, Beat], Any]
+NOTHING: Skip = MappingProxyType({})
+
+
+def no_beat(item: int) -> None:
+    """For callers that nobody watches."""
 
 
 class Done(NamedTuple):
@@ -21,9 +28,9 @@ class Done(NamedTuple):
 def run_tasks(work: Work, tasks: list[Any], workers: int, item_seconds: float = ITEM_SECONDS) -> Iterator[Done]:
     """Calls `work(task, skip, beat)` for each task in one of `workers` processes and yields results as they come.
 
-    `work` must be a module's function. It calls `beat(i)` before it touches item i; if the process dies or is silent for
-    `item_seconds` after that, the task is begun again with `skip[i]` = "crashed" or "hung". Raises RuntimeError if
-    `work` raises, or if processes die outside any item.
+    `work` must be a module's function. It calls `beat(i)` before it touches item i; if the process dies or is silent
+    for `item_seconds` after that, the task is begun again with `skip[i]` = "crashed" or "hung". Raises RuntimeError
+    if `work` raises, or if processes die outside any item.
     """
     context = multiprocessing.get_context("spawn")
     waiting = list(reversed(tasks))
@@ -57,7 +64,8 @@ class _Worker:
         theirs.close()
 
     def begin(self, task: Any) -> None:
-        self.task, self.skip, self.deaths, self.busy = task, {}, 0, True
+        self.task, self.deaths, self.busy = task, 0, True
+        self.skip: dict[int, str] = {}
         self._send()
 
     def _send(self) -> None:
@@ -92,7 +100,9 @@ class _Worker:
         else:
             self.deaths += 1
             if self.deaths >= MAX_DEATHS_WITHOUT_ITEM:
-                raise RuntimeError(f"worker processes keep dying (exit code {self.process.exitcode}); is there enough memory?")
+                raise RuntimeError(
+                    f"worker processes keep dying (exit code {self.process.exitcode}); is there enough memory?"
+                )
         self._start()
         self._send()
 
