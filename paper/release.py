@@ -1,6 +1,6 @@
 """A trained run -> a model in the box: measured on the test split, weights in fp16, with a card.
 
-    python paper/release.py RUN DATASET "corpora and licences" musicvae/pretrained/melody-2
+    python paper/release.py RUN DATASET paper/sources/melody-2.md musicvae/pretrained/melody-2
 
 The figures are those of the fp16 weights that are shipped, not of the run's.
 """
@@ -125,4 +125,6 @@ def _statistics(statistics: dict[str, Any]) -> list[str]:
 if __name__ == "__main__":
     if len(sys.argv) != 5:
         sys.exit(__doc__)
-    release(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3], Path(sys.argv[4]))
+    release(
+        Path(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3]).read_text(encoding="utf-8").strip(), Path(sys.argv[4])
+    )
