@@ -1,4 +1,4 @@
-"""Folders -> data sets: what is unique, what is parted, what is reported, and what survives damage, kills and crashes."""
+"""Folders -> data sets: what is unique, parted and reported, and what survives damage, kills and crashes."""
 
 import csv
 import io
@@ -23,11 +23,11 @@ from musicvae.music import mapping
 from musicvae.music.dataset import Dataset, DatasetSettings, build_dataset
 from musicvae.music.grouping import SPLITS, split_groups, tie
 from musicvae.music.guard import MidiError
-from musicvae.music.midi import Song
+from musicvae.music.midi import Song, join
 from musicvae.music.representation import Melody
 from musicvae.music.sources import chunks, list_sources, read_sources
 from musicvae.music.unique import as_bytes, hash_rows, same_rows
-from musicvae.music.workers import run_tasks
+from musicvae.music.workers import Done, run_tasks
 
 MELODY = DatasetSettings("melody", 2)
 
@@ -60,6 +60,18 @@ def table(data: Dataset) -> dict[str, list]:
     return {name: [x for r in rows for x in r[name].to_pylist()] for name in rows[0].column_names}
 
 
+def in_this_process(work, tasks, workers):
+    """What `run_tasks` does, without the second that each process takes to start."""
+    for task in tasks:
+        yield Done(task, work(task))
+
+
+def build(*given, **more) -> Dataset:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(dataset_module, "run_tasks", in_this_process)
+        return build_dataset(*given, **more)
+
+
 @pytest.fixture(scope="module")
 def songs(tmp_path_factory) -> Path:
     return write(tmp_path_factory.mktemp("songs"), tunes(70))
@@ -67,10 +79,10 @@ def songs(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def data(songs, tmp_path_factory) -> Dataset:
-    return build_dataset([songs], MELODY, tmp_path_factory.mktemp("data") / "melody-2")
+    return build([songs], MELODY, tmp_path_factory.mktemp("data") / "melody-2")
 
 
-# --- what is in it -----------------------------------------------------------------------------------------------------
+# --- what is in it -----------------------------------------------------------------------------------------------
 
 
 def test_rows_are_the_windows_of_the_files(songs, data):
@@ -89,7 +101,7 @@ def test_tempo_and_bar_stand_beside_each_window(tmp_path):
     slow = [(0, smf.tempo(60)), (4 * 1920, smf.tempo(90))]
     line = notes(*((s, 60 + s % 11, 2) for s in range(0, 128, 2)))
     found = table(
-        build_dataset([write(tmp_path / "in", {"a.mid": file(track(*slow), track(*line))})], MELODY, tmp_path / "out")
+        build([write(tmp_path / "in", {"a.mid": file(track(*slow), track(*line))})], MELODY, tmp_path / "out")
     )
     assert dict(zip(found["bar"], np.round(found["tempo"]))) == {b: 60 if b < 4 else 90 for b in range(7)}
 
@@ -103,7 +115,7 @@ def test_every_representation(kind, bars, tmp_path):
         bass = bass[:4] + (len(bass) - 8).to_bytes(4) + bass[8:]
         beat = track(*notes(*((s, 36 if s % 8 else 38, 1) for s in range(n % 3, 320, 4)), channel=9))
         write(tmp_path / "in", {f"{n}.mid": file(lead, bass, beat)})
-    data = build_dataset([tmp_path / "in"], DatasetSettings(kind, bars), tmp_path / "out")
+    data = build([tmp_path / "in"], DatasetSettings(kind, bars), tmp_path / "out")
     vocab = data.settings.tokens.vocab_sizes
     rows = np.concatenate([data.tokens(s) for s in SPLITS])
     assert len(rows) and rows.dtype == np.uint16 and rows.shape[1:] == (bars * 16, len(vocab))
@@ -111,14 +123,14 @@ def test_every_representation(kind, bars, tmp_path):
     assert data.settings == DatasetSettings(kind, bars)
 
 
-# --- unique ------------------------------------------------------------------------------------------------------------
+# --- unique ------------------------------------------------------------------------------------------------------
 
 
 def test_equal_windows_are_kept_once_and_named_by_the_least_source(tmp_path):
     same = tune(1, 4)
     twice = file(tune(1, 4)[14:], tune(1, 4)[14:])  # the same line in two tracks
     files = {"z.mid": same, "a/b.mid": same, "a/c.mid": twice, "b.mid": tune(2, 4)}
-    data = build_dataset([write(tmp_path / "in", files)], MELODY, tmp_path / "out")
+    data = build([write(tmp_path / "in", files)], MELODY, tmp_path / "out")
     rows = table(data)
     assert sorted(zip(rows["file"], rows["instrument"], rows["bar"])) == [
         *(("a/b.mid", 0, bar) for bar in range(3)),
@@ -154,19 +166,11 @@ def test_the_hash_hears_every_token():
 
 def test_a_collision_in_the_whole_build_loses_nothing(tmp_path, songs, data, monkeypatch):
     monkeypatch.setattr(mapping, "hash_rows", lambda rows: np.full(len(rows), 1 << 41, np.uint64))
-    monkeypatch.setattr(dataset_module, "run_tasks", in_this_process)
-    collided = build_dataset([songs], MELODY, tmp_path / "out")
+    collided = build([songs], MELODY, tmp_path / "out")
     assert sorted(table(collided)["tokens"]) == sorted(table(data)["tokens"])
 
 
-def in_this_process(work, tasks, workers):
-    from musicvae.music.workers import Done
-
-    for task in tasks:
-        yield Done(task, work(task))
-
-
-# --- splits ------------------------------------------------------------------------------------------------------------
+# --- splits ------------------------------------------------------------------------------------------------------
 
 
 def variants() -> dict[str, bytes]:
@@ -177,21 +181,15 @@ def variants() -> dict[str, bytes]:
     files |= {f"copy-{n:03d}.mid": tune(n, 6) for n in range(0, 150, 10)}
     for n in range(30):  # more songs share the stock phrase than may be tied by it, and it is half of each
         own = Song.read(tune(2000 + n, 3))
-        both = dataset_module_join(Song.read(stock), own)
+        both = join([Song.read(stock), own])
         files[f"stock-{n:02d}.mid"] = both.to_bytes()
     return files
-
-
-def dataset_module_join(*songs: Song) -> Song:
-    from musicvae.music.midi import join
-
-    return join(list(songs))
 
 
 @pytest.fixture(scope="module")
 def family(tmp_path_factory) -> Dataset:
     folder = write(tmp_path_factory.mktemp("family"), variants())
-    return build_dataset([folder], MELODY, tmp_path_factory.mktemp("out") / "data")
+    return build([folder], MELODY, tmp_path_factory.mktemp("out") / "data")
 
 
 def test_splits_share_no_window(family):
@@ -257,7 +255,7 @@ def test_groups_of_a_person_tie(songs, tmp_path):
     path = tmp_path / "ties.csv"
     with path.open("w", newline="") as out:
         csv.writer(out).writerows([("group", "file"), *(("mine", name) for name in names[:40]), ("mine", "absent.mid")])
-    data = build_dataset([songs], MELODY, tmp_path / "out", groups=path)
+    data = build([songs], MELODY, tmp_path / "out", groups=path)
     group = dict(zip(table(data)["file"], table(data)["group"]))
     assert len({group[name] for name in names[:40]}) == 1 and len(set(group.values())) == 31
 
@@ -275,12 +273,12 @@ def test_a_wrong_groups_file_says_what_is_wrong(songs, tmp_path, text, words):
     if text:
         path.write_text(text)
     with pytest.raises(ValueError, match=words):
-        build_dataset([songs], MELODY, tmp_path / "out", groups=path)
+        build([songs], MELODY, tmp_path / "out", groups=path)
 
 
 def test_what_may_only_train_never_tests(tmp_path):
     real, made = write(tmp_path / "real", tunes(60)), write(tmp_path / "made", tunes(60, 40))  # 20 are in both
-    data = build_dataset([real], MELODY, tmp_path / "out", train_only=[made])
+    data = build([real], MELODY, tmp_path / "out", train_only=[made])
     rows = table(data)
     assert {split for name, split in zip(rows["file"], rows["split"]) if name.startswith("made")} == {"train"}
     held = data.report["held_back"]
@@ -289,7 +287,7 @@ def test_what_may_only_train_never_tests(tmp_path):
     assert test and not train & test
 
 
-# --- the same, however it is made ------------------------------------------------------------------------------------
+# --- the same, however it is made --------------------------------------------------------------------------------
 
 
 def test_any_number_of_workers_gives_the_same_bytes(songs, data, tmp_path):
@@ -300,8 +298,7 @@ def test_any_number_of_workers_gives_the_same_bytes(songs, data, tmp_path):
 def test_portions_and_chunks_do_not_matter(songs, data, tmp_path, monkeypatch):
     monkeypatch.setattr(mapping, "NOTES_AT_ONCE", 100)
     monkeypatch.setattr("musicvae.music.sources.FILES_PER_CHUNK", 7)
-    monkeypatch.setattr(dataset_module, "run_tasks", in_this_process)
-    build_dataset([songs], MELODY, tmp_path / "out")
+    build([songs], MELODY, tmp_path / "out")
     assert digests(tmp_path / "out") == digests(data.folder, "*.parquet") | digests(data.folder, "*.json")
 
 
@@ -309,7 +306,7 @@ def test_portions_and_chunks_do_not_matter(songs, data, tmp_path, monkeypatch):
 def test_an_archive_is_as_its_folder(songs, data, tmp_path, ending):
     packed = tmp_path / "in" / f"all.{ending}"
     pack(songs, packed)
-    from_archive = table(build_dataset([packed.parent], MELODY, tmp_path / "out"))
+    from_archive = table(build([packed.parent], MELODY, tmp_path / "out"))
     plain = table(data)
     assert [name.removeprefix(f"all.{ending}/") for name in from_archive.pop("file")] == plain.pop("file")
     assert from_archive == plain
@@ -329,18 +326,18 @@ def pack(folder: Path, target: Path) -> None:
 
 
 def test_the_same_folder_twice_is_once(songs, data, tmp_path):
-    twice = build_dataset([songs, songs / "0", songs], MELODY, tmp_path / "out")
+    twice = build([songs, songs / "0", songs], MELODY, tmp_path / "out")
     assert twice.report["files"]["read"] == 70
 
 
-# --- what goes wrong -----------------------------------------------------------------------------------------------------
+# --- what goes wrong ---------------------------------------------------------------------------------------------
 
 
 def test_nothing_to_be_had_says_why(tmp_path):
     waltz = file(track((0, smf.signature(3)), *notes((0, 60, 4))))
     write(tmp_path / "in", {"a.mid": waltz, "b.mid": waltz, "c.mid": b"junk", "d.mid": file(track(*notes((0, 60, 4))))})
     with pytest.raises(ValueError) as error:
-        build_dataset([tmp_path / "in"], DatasetSettings("melody", 16), tmp_path / "out")
+        build([tmp_path / "in"], DatasetSettings("melody", 16), tmp_path / "out")
     for words in (
         "no melody window of 16 bars",
         "2 because it has no notes in 4/4",
@@ -356,15 +353,15 @@ def test_nothing_to_be_had_says_why(tmp_path):
 def test_no_files_is_an_error(tmp_path, what):
     (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match="no such file or folder" if what == "absent" else "no MIDI file found"):
-        build_dataset([tmp_path / what], MELODY, tmp_path / "out")
+        build([tmp_path / what], MELODY, tmp_path / "out")
 
 
 def test_a_data_set_is_only_replaced_when_asked(songs, tmp_path):
     out = tmp_path / "out"
-    build_dataset([songs / "0"], MELODY, out)
-    with pytest.raises(ValueError, match="exists already.*--overwrite"):
-        build_dataset([songs], MELODY, out)
-    build_dataset([songs], MELODY, out, overwrite=True)
+    build([songs / "0"], MELODY, out)
+    with pytest.raises(ValueError, match=r"exists already.*--overwrite"):
+        build([songs], MELODY, out)
+    build([songs], MELODY, out, overwrite=True)
     assert Dataset(out).report["files"]["read"] == 70
     assert [p.name for p in tmp_path.iterdir()] == ["out"]
 
@@ -379,7 +376,7 @@ def test_unknown_settings_list_the_known():
 @pytest.mark.parametrize("damage", ["absent", "empty", "json", "format", "parquet", "split"])
 def test_a_damaged_data_set_says_so(songs, tmp_path, damage):
     out = tmp_path / "out"
-    build_dataset([songs / "1"], MELODY, out)
+    build([songs / "1"], MELODY, out)
     report = out / "report.json"
     if damage == "empty":
         report.unlink()
@@ -391,7 +388,7 @@ def test_a_damaged_data_set_says_so(songs, tmp_path, damage):
         (out / "train.parquet").write_bytes(b"PAR1 no longer")
     where = tmp_path / "absent" if damage == "absent" else out
     with pytest.raises(
-        ValueError, match="no such folder|not a data set|damaged|format 99|cannot be read|no split 'all'"
+        ValueError, match=r"no such folder|not a data set|damaged|format 99|cannot be read|no split 'all'"
     ):
         Dataset(where).tokens("all" if damage == "split" else "train")
 
@@ -412,7 +409,7 @@ def test_the_report_names_every_file_it_leaves_out(tmp_path):
     (folder / "nowhere.mid").symlink_to("gone.mid")
     (folder / "circle.mid").symlink_to("circle.mid")
     os.mkfifo(folder / "pipe.mid")
-    report = build_dataset([folder], MELODY, tmp_path / "out").report
+    report = build([folder], MELODY, tmp_path / "out").report
     reasons = {reason: r["files"] for reason, r in report["rejected"].items()}
     assert reasons == {
         "unreadable": 5, "too-short": 1, "no-part": 1, "too-silent": 1, "not-midi": 1, "empty": 1, "no-4/4": 1,
@@ -430,7 +427,7 @@ def test_names_may_be_of_any_bytes(tmp_path):
         info = tarfile.TarInfo("../M\xfcll/\xe9.mid")
         info.size = len(tune(5))
         archive.addfile(info, io.BytesIO(tune(5)))
-    found = build_dataset([folder], MELODY, tmp_path / "out")
+    found = build([folder], MELODY, tmp_path / "out")
     assert found.report["files"]["used"] == 5
     assert {"Flöte 🎵.mid", "a,b\n\"c'.MID", "-rf .KAR", "Fl\\xf6te.mid"} < set(table(found)["file"])
 
@@ -446,7 +443,7 @@ def test_an_archive_that_unpacks_to_gigabytes_stays_small(tmp_path):
     bomb = tmp_path / "bomb.zip"
     with zipfile.ZipFile(bomb, "w", zipfile.ZIP_DEFLATED) as archive:
         with archive.open("big.mid", "w") as member:
-            for _ in range(300):
+            for _ in range(60):
                 member.write(bytes(1 << 20))
         archive.writestr("small.mid", tune(1))
     assert bomb.stat().st_size < 1 << 20
@@ -473,7 +470,13 @@ def test_chunks_are_in_order_and_keep_archives_together(tmp_path, songs):
     assert [len(chunk) for chunk in found] == [64, 36, 70, 70, 1]
 
 
-# --- workers -------------------------------------------------------------------------------------------------------------
+# --- workers -----------------------------------------------------------------------------------------------------
+
+
+def reading_elsewhere(work, tasks, workers):
+    """Other processes for the reading only."""
+    reading = work is not dataset_module.reduce_bucket
+    yield from run_tasks(work, tasks, workers, item_seconds=3) if reading else in_this_process(work, tasks, workers)
 
 
 def dying_map(task, skip, beat):
@@ -496,7 +499,7 @@ def dying_map(task, skip, beat):
 
 def test_a_file_that_ends_or_stops_a_process_costs_one_file(songs, data, tmp_path, monkeypatch):
     monkeypatch.setattr(dataset_module, "map_chunk", dying_map)
-    monkeypatch.setattr(dataset_module, "run_tasks", lambda *given: run_tasks(*given, item_seconds=3))
+    monkeypatch.setattr(dataset_module, "run_tasks", reading_elsewhere)
     found = build_dataset([songs], MELODY, tmp_path / "out", workers=2)
     rejected = {reason: r["examples"] for reason, r in found.report["rejected"].items()}
     assert rejected == {
@@ -526,6 +529,7 @@ def dying_together(task, skip, beat):
 
 def test_a_song_that_ends_a_process_later_costs_one_file_too(songs, tmp_path, monkeypatch):
     monkeypatch.setattr(dataset_module, "map_chunk", dying_together)
+    monkeypatch.setattr(dataset_module, "run_tasks", reading_elsewhere)
     found = build_dataset([songs], MELODY, tmp_path / "out")
     assert {reason: r["examples"] for reason, r in found.report["rejected"].items()} == {
         "crashed": ["1/tune-007.mid: reading it ended the process"]
@@ -542,8 +546,7 @@ def test_a_song_that_our_code_fails_on_costs_one_file(songs, data, tmp_path, mon
         return real(songs, *more)
 
     monkeypatch.setattr(mapping, "find_windows", find_windows)
-    monkeypatch.setattr(dataset_module, "run_tasks", in_this_process)
-    report = build_dataset([songs], MELODY, tmp_path / "out").report
+    report = build([songs], MELODY, tmp_path / "out").report
     assert report["rejected"]["internal"]["examples"] == ["2/tune-008.mid: IndexError: we forgot something"]
     assert report["files"]["used"] == 69
 
@@ -573,11 +576,11 @@ def test_a_mistake_in_a_worker_is_not_hidden():
 
 
 def test_workers_that_always_die_are_given_up():
-    with pytest.raises(RuntimeError, match="keep dying .exit code 3"):
+    with pytest.raises(RuntimeError, match=r"keep dying .exit code 3"):
         list(run_tasks(ending, [1], 1))
 
 
-# --- kills and damage, in small ----------------------------------------------------------------------------------------
+# --- kills and damage, in small ----------------------------------------------------------------------------------
 
 
 def test_a_build_goes_on_after_each_step(songs, data, tmp_path, monkeypatch):
@@ -609,9 +612,8 @@ def test_changed_files_begin_anew(songs, tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         build_dataset([folder], MELODY, tmp_path / "out")
     write(folder, {"0/tune-000.mid": tune(777)})
-    monkeypatch.setattr(dataset_module, "run_tasks", in_this_process)
-    changed = build_dataset([folder], MELODY, tmp_path / "out")
-    fresh = build_dataset([folder], MELODY, tmp_path / "fresh")
+    changed = build([folder], MELODY, tmp_path / "out")
+    fresh = build([folder], MELODY, tmp_path / "fresh")
     assert table(changed) == table(fresh)
 
 

@@ -75,7 +75,7 @@ class Parsed(NamedTuple):
 def read_file(path: str | Path) -> bytes:
     """The bytes of a file, or as many as show that it is too large. Raises MidiError if it cannot be opened."""
     try:
-        with open(path, "rb") as file:
+        with open(path, "rb", buffering=0) as file:
             return file.read(min(os.fstat(file.fileno()).st_size, MAX_BYTES) + 1)
     except OSError as error:
         raise MidiError("unreadable", error.strerror or str(error)) from None

@@ -186,7 +186,7 @@ def _windows_of(
     try:
         found = find_windows(songs, settings.tokens, settings.bars)
         marks = signatures(songs, settings.tokens)
-        rows = _rows(songs, found, np.array(index, np.int64))
+        rows = unique_rows(songs, found, np.array(index, np.int64))
     except Exception as error:
         if half := len(songs) // 2:
             yield from _windows_of(songs[:half], index[:half], files, settings)
@@ -206,7 +206,7 @@ def _windows_of(
     yield rows, marks, index
 
 
-def _rows(songs: list[Song], found: Windows, at: np.ndarray) -> _Rows:
+def unique_rows(songs: list[Song], found: Windows, at: np.ndarray) -> _Rows:
     """Windows of songs -> rows, each window of a song once (the first)."""
     content = as_bytes(found.tokens)
     key = hash_rows(found.tokens)

@@ -109,8 +109,9 @@ class _Stream(NamedTuple):
             return np.zeros((0, self.steps), self.roll.dtype)
         tokens = np.lib.stride_tricks.sliding_window_view(self.roll, self.steps)[at]
         if self.clean_start:
-            head = tokens[:, : MAX_SILENT_STEPS + 1]
-            head *= np.logical_or.accumulate(head >= FIRST_PITCH, axis=1)
+            late = np.flatnonzero(tokens[:, 0] < FIRST_PITCH)
+            head = tokens[late, : MAX_SILENT_STEPS + 1]
+            tokens[late, : MAX_SILENT_STEPS + 1] = head * np.logical_or.accumulate(head >= FIRST_PITCH, axis=1)
         return tokens
 
 
@@ -143,8 +144,8 @@ def _stream(timeline: _Timeline, onsets: Onsets, song_of: np.ndarray, bars: int,
     fits = start + steps <= timeline.piece_end[piece]
     window_voice, bar, start = window_voice[fits], bar[fits], start[fits]
     first = np.searchsorted(key, window_voice << _STEP_BITS | start)
-    too_long = key[silent > MAX_SILENT_STEPS] - step[silent > MAX_SILENT_STEPS] + end[silent > MAX_SILENT_STEPS]
-    too_long += MAX_SILENT_STEPS  # where the 17th silent step stands
+    rest = np.flatnonzero(silent > MAX_SILENT_STEPS)
+    too_long = key[rest] - step[rest] + end[rest] + MAX_SILENT_STEPS  # where the 17th silent step stands
     broken = np.searchsorted(
         too_long, np.stack([key[first] if len(key) else first, (window_voice << _STEP_BITS | start) + steps])
     )

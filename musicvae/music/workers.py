@@ -34,7 +34,7 @@ def run_tasks(work: Work, tasks: list[Any], workers: int, item_seconds: float = 
     """
     context = multiprocessing.get_context("spawn")
     waiting = list(reversed(tasks))
-    crew = [_Worker(context, work) for _ in range(max(1, min(workers, len(tasks))))]
+    crew = [_Worker(context, work) for _ in range(min(max(workers, 1), len(tasks)))]
     try:
         for worker in crew:
             worker.begin(waiting.pop())
