@@ -69,8 +69,9 @@ def dataset_command(folders: list[Path], out: Path, workers: int, representation
     return [*MUSICVAE, "dataset", "build", *map(str, folders), *given]
 
 
-def train_command(preset: str, dataset: Path, out: Path, steps: int) -> list[str]:
-    return [*MUSICVAE, "train", preset, str(dataset), "--out", str(out), "--steps", str(steps), "--device", "cpu"]
+def train_command(preset: str, dataset: Path, out: Path, steps: int, settings: list[str]) -> list[str]:
+    given = ["--steps", str(steps), "--device", "cpu", "--threads", "1", *(["--set", *settings] if settings else [])]
+    return [*MUSICVAE, "train", preset, str(dataset), "--out", str(out), *given]
 
 
 def main() -> None:
@@ -78,6 +79,7 @@ def main() -> None:
     words.add_argument("sources", type=Path, nargs="+")
     words.add_argument("--train", metavar="PRESET", help="kill trainings on the data set given")
     words.add_argument("--steps", type=int, default=200)
+    words.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="settings of the training")
     words.add_argument("--kills", type=int, default=20)
     words.add_argument("--workers", type=int, default=2)
     words.add_argument("--seed", type=int, default=0)
@@ -88,7 +90,7 @@ def main() -> None:
 
         def command(out: Path) -> list[str]:
             if given.train:
-                return train_command(given.train, given.sources[0], out, given.steps)
+                return train_command(given.train, given.sources[0], out, given.steps, given.set)
             return dataset_command(given.sources, out, given.workers)
 
         start = time.time()
