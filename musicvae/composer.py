@@ -23,10 +23,6 @@ class Posterior(NamedTuple):
     mu: np.ndarray
     sigma: np.ndarray
 
-    def draw(self, seed: int) -> np.ndarray:
-        """One z a window (windows, Z): mu + sigma * eps."""
-        return self.mu + self.sigma * draw_prior(len(self.mu), self.mu.shape[1], _checked_seed(seed)).numpy()
-
 
 class Span(NamedTuple):
     """A stretch of a song that one window covers; `bars` is less than the window's if the rest is padding."""
