@@ -34,5 +34,9 @@ $(VENV)/.installed-check: $(INSTALLED)
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[test,check]'
 	touch $@
 
+# magenta.js itself, for the tests that load what we export; they skip without it. Needs Node 18 or newer.
+node_modules/@magenta/music:
+	npm install --no-save --no-package-lock --ignore-scripts --prefix . @magenta/music@1.23.1
+
 clean:
-	rm -rf $(VENV) music
+	rm -rf $(VENV) music node_modules

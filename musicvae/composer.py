@@ -1,19 +1,27 @@
 """Where the two halves meet: notes in, notes out, with a latent vector in between."""
 
-from collections.abc import Iterator
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
 
-from musicvae.model.checkpoint import RunConfig, load_config, load_run
+from musicvae.files import replacing
+from musicvae.hub import REPORT, fetch, is_hub_name
+from musicvae.model import latent
+from musicvae.model.checkpoint import RunConfig, load_config, load_run, save_run
+from musicvae.model.sampling import FastDecoder
 from musicvae.model.vae import MusicVAE, draw_prior, draw_uniforms
-from musicvae.music.midi import DEFAULT_TEMPO, STEPS_PER_BAR, Song, join
-from musicvae.music.representation import Representation, Trio, representation
+from musicvae.model.vectors import ATTRIBUTES, load_vectors
+from musicvae.music.cutting import Span, cut, paste, trimmed
+from musicvae.music.midi import DEFAULT_TEMPO, STEPS_PER_BAR, Song
+from musicvae.music.representation import Representation, representation
 
 PRETRAINED = Path(__file__).parent / "pretrained"
+CARD = "README.md"
 BATCH = 128  # windows decoded or encoded at once
 
 
@@ -22,13 +30,6 @@ class Posterior(NamedTuple):
 
     mu: np.ndarray
     sigma: np.ndarray
-
-
-class Span(NamedTuple):
-    """A stretch of a song that one window covers; `bars` is less than the window's if the rest is padding."""
-
-    bar: int
-    bars: int
 
 
 class Encoding(NamedTuple):
@@ -58,6 +59,18 @@ class Reconstruction(NamedTuple):
     encoding: Encoding
 
 
+class Phrase(NamedTuple):
+    """One window of a song as a place in the latent space."""
+
+    mu: np.ndarray  # (Z,)
+    tempo: float
+    span: Span
+    chosen: str  # which tracks, to be shown to the user
+
+
+Place = Song | Phrase  # a song stands for the first of its windows that is full
+
+
 @dataclass(frozen=True)
 class Composer:
     """A trained model together with the representation of its music."""
@@ -65,6 +78,7 @@ class Composer:
     model: MusicVAE
     config: RunConfig
     representation: Representation
+    folder: Path | None = None  # of the run, where its attribute vectors are
 
     @property
     def name(self) -> str:
@@ -84,6 +98,11 @@ class Composer:
     def latent_size(self) -> int:
         return self.model.config.latent_size
 
+    @cached_property
+    def decoder(self) -> FastDecoder:
+        """Writes the tokens of `model.decode`, faster; prepared at its first use."""
+        return FastDecoder(self.model)
+
     def sample(self, n: int = 1, temperature: float = 0.5, seed: int = 0, tempo: float = DEFAULT_TEMPO) -> list[Song]:
         """n new songs of one window each, z drawn from the prior. The same seed gives the same songs, whatever n."""
         if n < 1:
@@ -94,21 +113,17 @@ class Composer:
     def encode(
         self, song: Song, *, instrument: int | None = None, bar: int = 0, whole: bool = True, pad: bool = False
     ) -> Encoding:
-        """Song -> the posterior of its windows, one after another from `bar` on, or of the first only.
+        """Song -> the posterior of its windows, one after another from `bar` on, or of the first that is full.
 
         `instrument` is an index into song.instruments. The last window of a stretch of 4/4 is padded with silence.
         Raises ValueError if the song has no such part, or is shorter than a window and `pad` is not set.
         """
-        tokens = self.representation.to_tokens(song, instrument)
-        spans = list(self._spans(song, bar, pad))[: None if whole else 1]
-        windows = np.zeros((len(spans), self.steps, tokens.shape[1]), np.int64)
-        for window, span in zip(windows, spans):
-            part = tokens[span.bar * STEPS_PER_BAR : (span.bar + span.bars) * STEPS_PER_BAR]
-            window[: len(part)] = part
-        return Encoding(self.encode_tokens(windows), spans, windows, self._describe(song, instrument))
+        part = cut(song, self.representation, self.bars, instrument=instrument, bar=bar, whole=whole, pad=pad)
+        return Encoding(self.encode_tokens(part.tokens), part.spans, part.tokens, part.chosen)
 
     def encode_tokens(self, tokens: np.ndarray) -> Posterior:
-        """tokens (N, T, streams) -> q(z|x) of each window."""
+        """tokens (N, T, streams) -> q(z|x) of each window. Raises ValueError for a model without an encoder."""
+        self.check_encodes()
         parts = []
         with torch.inference_mode():
             for at in range(0, len(tokens), BATCH):
@@ -116,14 +131,27 @@ class Composer:
                 parts.append((q.mean.float().cpu().numpy(), q.stddev.float().cpu().numpy()))
         return Posterior(*(np.concatenate(column) for column in zip(*parts)))
 
+    def check_encodes(self) -> None:
+        """ValueError for a model that was imported as a decoder without the encoder."""
+        if not self.config.encodes:
+            raise ValueError(
+                f"{self.name or 'this model'} cannot encode: the checkpoint it was imported from holds no encoder, "
+                "or one of zeros. It samples and decodes; another model, or training this one, is needed to encode"
+            )
+
     def decode(
         self, z: np.ndarray, temperature: float = 0.5, seed: int = 0, tempo: float = DEFAULT_TEMPO
     ) -> list[Song]:
         """z (N, Z) -> N songs of one window each. Temperature 0 takes the most likely token everywhere."""
         return [self.representation.to_song(tokens, tempo) for tokens in self.decode_tokens(z, temperature, seed)]
 
-    def decode_tokens(self, z: np.ndarray, temperature: float = 0.5, seed: int = 0) -> np.ndarray:
-        """z (N, Z) -> tokens (N, T, streams). Raises ValueError for vectors of another length, or not finite."""
+    def decode_tokens(
+        self, z: np.ndarray, temperature: float = 0.5, seed: int = 0, *, alike: bool = False
+    ) -> np.ndarray:
+        """z (N, Z) -> tokens (N, T, streams). Raises ValueError for vectors of another length, or not finite.
+
+        `alike` draws for all what else the first alone would hear, so that only z tells the results apart.
+        """
         z = np.asarray(z, np.float32)
         if z.ndim != 2 or z.shape[1] != self.latent_size or not len(z):
             raise ValueError(f"z of shape {z.shape}; this model needs (N, {self.latent_size})")
@@ -133,11 +161,13 @@ class Composer:
             raise ValueError(
                 f"a temperature of {temperature:g}; it must be 0 or more (1 is the model's own, 0 the most likely)"
             )
-        uniforms = draw_uniforms(len(z), self.steps, len(self.model.config.vocab_sizes), _checked_seed(seed))
+        streams = len(self.model.config.vocab_sizes)
+        uniforms = draw_uniforms(1 if alike else len(z), self.steps, streams, _checked_seed(seed))
+        uniforms = uniforms.expand(len(z), -1, -1)
         parts = []
         for at in range(0, len(z), BATCH):
             part = torch.from_numpy(z[at : at + BATCH]).to(self._device)
-            parts.append(self.model.decode(part, uniforms[at : at + BATCH].to(self._device), temperature).cpu().numpy())
+            parts.append(self.decoder.decode(part, uniforms[at : at + BATCH], temperature).cpu().numpy())
         return np.concatenate(parts)
 
     def reconstruct(
@@ -151,60 +181,154 @@ class Composer:
         pad: bool = False,
     ) -> Reconstruction:
         """The song after a round trip through mu, at its own tempo: cut into windows, joined again, trimmed."""
+        return self.shift(song, {}, temperature, seed, instrument=instrument, bar=bar, pad=pad)
+
+    # --- the latent space as an instrument: sections 2.1.2, 5.4, 5.5 --------------------------------------------
+
+    def shift(
+        self,
+        song: Song,
+        amounts: Mapping[str, float],
+        temperature: float = 0.0,
+        seed: int = 0,
+        *,
+        vectors: Mapping[str, np.ndarray] | None = None,
+        instrument: int | None = None,
+        bar: int = 0,
+        pad: bool = False,
+    ) -> Reconstruction:
+        """`reconstruct` with mu of every window moved by so much of each attribute vector, by default of the model's.
+
+        An amount of 1 is the way from the mean of the windows that lack an attribute to those that have it.
+        """
         encoding = self.encode(song, instrument=instrument, bar=bar, pad=pad)
-        tokens = self.decode_tokens(encoding.posterior.mu, temperature, seed)
-        parts = [t[: s.bars * STEPS_PER_BAR] for t, s in zip(tokens, encoding.spans)]
-        truth = [t[: s.bars * STEPS_PER_BAR] for t, s in zip(encoding.tokens, encoding.spans)]
-        right = np.concatenate([(a == b).all(axis=1) for a, b in zip(parts, truth)])
-        songs = [self.representation.to_song(part, song.tempo_at(bar * STEPS_PER_BAR)) for part in parts]
-        return Reconstruction(join(songs), float(right.mean()), encoding)
+        z = encoding.mu + self.direction(amounts, vectors)
+        tokens, tempo = self.decode_tokens(z, temperature, seed), song.tempo_at(bar * STEPS_PER_BAR)
+        pairs = zip(trimmed(tokens, encoding.spans), trimmed(encoding.tokens, encoding.spans))
+        right = np.concatenate([(a == b).all(axis=1) for a, b in pairs])
+        return Reconstruction(paste(tokens, encoding.spans, self.representation, tempo), float(right.mean()), encoding)
+
+    def direction(self, amounts: Mapping[str, float], vectors: Mapping[str, np.ndarray] | None = None) -> np.ndarray:
+        """The sum (Z,) of so much of each attribute vector. Raises ValueError for a name without one."""
+        total = np.zeros(self.latent_size, np.float32)
+        known = (self.attributes() if vectors is None else vectors) if amounts else {}
+        for name, amount in amounts.items():
+            if name not in known:
+                raise ValueError(
+                    f"no attribute {name!r}; known are {', '.join(known) or 'none'}. Learn others with: "
+                    "musicvae attribute learn"
+                )
+            if not np.isfinite(amount):
+                raise ValueError(f"{name}={amount}; an amount is a number such as 1.5 or -1")
+            total += np.float32(amount) * np.asarray(known[name], np.float32)
+        return total
+
+    def attributes(self) -> dict[str, np.ndarray]:
+        """The attribute vectors (Z,) that lie in the model's folder, by name; none if there is no such file."""
+        path = self.folder / ATTRIBUTES if self.folder else None
+        return load_vectors(path, self.latent_size) if path and path.exists() else {}
+
+    def phrase(self, song: Song, *, instrument: int | None = None, bar: int = 0, pad: bool = False) -> Phrase:
+        """The first full window of a song from `bar` on, as a place in the latent space; see `encode` for the rest."""
+        found = self.encode(song, instrument=instrument, bar=bar, whole=False, pad=pad)
+        return Phrase(found.mu[0], song.tempo_at(found.spans[0].bar * STEPS_PER_BAR), found.spans[0], found.chosen)
+
+    def interpolate(
+        self, a: Place, b: Place, steps: int = 7, *, linear: bool = False, temperature: float = 0.0, seed: int = 0
+    ) -> list[Song]:
+        """Songs of one window on the way from a to b; the ends are reconstructions, and count among the steps."""
+        places = self._places([a, b])
+        z = latent.path(places[0].mu, places[1].mu, steps, linear)
+        return self._play(z, np.linspace(places[0].tempo, places[1].tempo, steps), temperature, seed)
+
+    def grid(
+        self, corners: Sequence[Place], size: int = 5, *, linear: bool = False, temperature: float = 0.0, seed: int = 0
+    ) -> list[list[Song]]:
+        """Rows of songs between four corners, two above and two below; each edge is an interpolation."""
+        places = self._places(corners)
+        z = latent.grid(np.stack([p.mu for p in places]), size, linear)
+        tempo = latent.grid(np.array([[p.tempo] for p in places]), size, straight=True)
+        songs = self._play(z.reshape(size * size, -1), tempo.ravel(), temperature, seed)
+        return [songs[row * size : (row + 1) * size] for row in range(size)]
+
+    def average(
+        self, places: Sequence[Place], weights: Sequence[float] | None = None, temperature: float = 0.0, seed: int = 0
+    ) -> Song:
+        """One window between any number of them, nearer to those of greater weight; see `latent.mix`."""
+        found, weights = self._places(places), [1.0] * len(places) if weights is None else weights
+        z = latent.mix(np.stack([p.mu for p in found]), np.asarray(weights))
+        tempo = np.average([p.tempo for p in found], weights=weights)
+        return self._play(z[None], [tempo], temperature, seed)[0]
+
+    def vary(
+        self, place: Place, n: int = 8, amount: float = 0.3, temperature: float = 0.0, seed: int = 0
+    ) -> list[Song]:
+        """n songs on the way from a window to draws of the prior: an amount of 0 is its reconstruction, 1 the draw."""
+        if n < 1:
+            raise ValueError(f"n is {n}; it must be at least 1")
+        if not 0 <= amount <= 1:
+            raise ValueError(f"an amount of {amount:g}; it must be from 0 (the song itself) to 1 (any other)")
+        phrase = self._places([place])[0]
+        z = latent.slerp(phrase.mu, draw_prior(n, self.latent_size, _checked_seed(seed)).numpy(), amount)
+        return self._play(z, [phrase.tempo] * n, temperature, seed)
+
+    def _places(self, places: Sequence[Place]) -> list[Phrase]:
+        return [place if isinstance(place, Phrase) else self.phrase(place) for place in places]
+
+    def _play(self, z: np.ndarray, tempos: Sequence[float] | np.ndarray, temperature: float, seed: int) -> list[Song]:
+        """z (N, Z) -> N songs, each at its tempo, that nothing but z tells apart."""
+        tokens = self.decode_tokens(z, temperature, seed, alike=True)
+        return [self.representation.to_song(t, float(tempo)) for t, tempo in zip(tokens, tempos)]
 
     @property
     def _device(self) -> torch.device:
         return next(self.model.parameters()).device
 
-    def _spans(self, song: Song, bar: int, pad: bool) -> Iterator[Span]:
-        """Windows one after another from `bar`, anew in each stretch of 4/4."""
-        if not 0 <= bar < max(song.bars, 1):
-            raise ValueError(f"no bar {bar}; the song has bars 0 to {song.bars - 1}")
-        spans = []
-        for piece in song.pieces:
-            first, end = max(piece.start // STEPS_PER_BAR, bar), piece.end // STEPS_PER_BAR
-            spans += [Span(at, min(self.bars, end - at)) for at in range(first, end, self.bars)]
-        longest = max(span.bars for span in spans)
-        if longest < self.bars and not pad:
-            raise ValueError(
-                f"no {self.representation.name} of {self.bars} bars in 4/4 (longest found: {longest} bars"
-                f"{f' from bar {bar}' if bar else ''}). Use --pad to fill up with silence"
-                + (", or try a 2-bar model" if self.bars > 2 else "")
-            )
-        yield from spans
+    # --- models that live elsewhere ------------------------------------------------------------------------------
 
-    def _describe(self, song: Song, instrument: int | None) -> str:
-        def track(index: int | None) -> str:
-            return "silent" if index is None else f'track {index + 1} "{song.instruments[index].name}"'
+    @classmethod
+    def from_pretrained(cls, name: str | Path, device: str = "cpu", revision: str | None = None) -> "Composer":
+        """A model from a run folder, the box, or the hub (owner/name, at a revision if given), in this order.
 
-        if isinstance(self.representation, Trio):
-            lead, low = self.representation.choose(song, instrument)
-            return f"melody: {track(lead)}, bass: {track(low)}, drums: all"
-        if self.representation.name == "drums":
-            return "all drums" if instrument is None else track(instrument)
-        return track(self.representation.choose(song, instrument))  # type: ignore[union-attr]
+        Raises ValueError for none, within a few seconds where there is no network.
+        """
+        if isinstance(name, str) and is_hub_name(name) and not Path(name).is_dir():
+            return load(fetch(name, revision), device)
+        return load(name, device)
+
+    def save_pretrained(self, folder: str | Path, half: bool = False) -> Path:
+        """Writes a folder that `from_pretrained` reads, to be kept or uploaded; half stores the weights in fp16.
+
+        With it go the attribute vectors and the card of the model, if it has them.
+        """
+        folder = Path(folder)
+        save_run(folder, self.model, self.config, half)
+        for file in (ATTRIBUTES, REPORT, CARD):
+            if self.folder and (self.folder / file).is_file() and self.folder.resolve() != folder.resolve():
+                with replacing(folder / file) as temporary:
+                    temporary.write_bytes((self.folder / file).read_bytes())
+        return folder
 
 
 def load(name: str | Path, device: str = "cpu") -> Composer:
-    """A model in the box by name, or a run folder -> Composer. Raises ValueError that lists what there is."""
+    """A run folder, a model in the box, or owner/name on the hub -> Composer. ValueError lists what there is."""
     folder = find_model(name)
     run = load_run(folder, device)
-    return Composer(run.model, run.config, representation(run.config.representation, run.config.drum_map or "current"))
+    music = representation(run.config.representation, run.config.drum_map or "current")
+    return Composer(run.model, run.config, music, folder)
 
 
 def find_model(name: str | Path) -> Path:
-    """The folder of a model: a run folder if there is one of that path, else a model in the box."""
+    """The folder of a model: a run folder if there is one of that path, else one in the box, else one from the hub.
+
+    A path whose parent is a folder here is a slip of the pen, and nobody else is asked for it.
+    """
     if Path(name).is_dir():
         return Path(name)
     if str(name) in models():
         return PRETRAINED / str(name)
+    if isinstance(name, str) and is_hub_name(name) and not Path(name).parent.is_dir():
+        return fetch(name)
     known = ", ".join(models()) or "none"
     raise ValueError(f"no model {str(name)!r}: it is no run folder, and in the box are: {known}")
 

@@ -25,13 +25,15 @@ class Preset:
 
         Raises ValueError for a size that is none of the SIZES.
         """
-        widths = _WIDTHS[_known("size", size, SIZES)]
+        widths = (_ORIGINAL if self.representation == "melody-90" else _WIDTHS)[_known("size", size, SIZES)]
         kind = "flat" if self.flat else "hierarchical"
+        units = _TWIN_UNITS.get((size, self.representation)) if self.flat and self.bars > 2 else None
+        own = {"decoder_units": units} if units else {}
         return ModelConfig(
             vocab_sizes or representation(self.representation).vocab_sizes,
             steps=self.bars * STEPS_PER_BAR,
             bars=1 if self.flat else self.bars,
-            **{**widths["shared"], **widths[kind]},  # type: ignore[arg-type]
+            **{**widths["shared"], **widths[kind], **own},  # type: ignore[arg-type]
         )
 
     def training(self, size: str) -> TrainingConfig:
@@ -75,12 +77,32 @@ _WIDTHS: dict[str, dict[str, dict[str, int]]] = {
         "hierarchical": {"decoder_units": 1024, "decoder_layers": 2, "conductor_units": 1024, "condition_size": 512},
     },
 }
+_TWIN_UNITS = {  # of the flat decoder, so that it has as many parameters as its hierarchical twin, within 10 %
+    ("small", "melody"): 352,
+    ("small", "drums"): 352,
+    ("small", "trio"): 480,
+    ("medium", "melody"): 736,
+    ("medium", "drums"): 704,
+    ("medium", "trio"): 1024,
+}
+_ORIGINAL: dict[str, dict[str, dict[str, int]]] = {  # of the 2-bar melodies that the paper's authors published
+    "small": {
+        "shared": {"latent_size": 256, "encoder_units": 512, "encoder_layers": 1},
+        "flat": {"decoder_units": 256, "decoder_layers": 2},
+    },
+    "medium": _WIDTHS["medium"],
+    "paper": {
+        "shared": {"latent_size": 512, "encoder_units": 2048, "encoder_layers": 1},
+        "flat": {"decoder_units": 2048, "decoder_layers": 3},
+    },
+}
 _STEPS = {"small": 12_000, "medium": 30_000}
 
 PRESETS = {
     preset.name: preset
     for preset in (
         Preset("melody-2", "melody", 2, flat=True),
+        Preset("melody-90", "melody-90", 2, flat=True),  # melody-2 with the tokens and widths of the original
         Preset("drums-2", "drums", 2, flat=True),
         Preset("melody-16", "melody", 16, flat=False),
         Preset("drums-16", "drums", 16, flat=False),

@@ -1,18 +1,29 @@
 """A preset, a data set and a run folder, put together: what `musicvae train` does."""
 
+import contextlib
+import ctypes
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from musicvae.composer import Composer
+from musicvae.composer import Composer, load
 from musicvae.model.checkpoint import RunConfig
+from musicvae.model.objective import TrainingConfig
 from musicvae.model.training import TrainingResult, train
-from musicvae.model.vae import MusicVAE
+from musicvae.model.vae import ModelConfig, MusicVAE
 from musicvae.music.dataset import Dataset
-from musicvae.presets import change, preset
+from musicvae.presets import Preset, change, preset
 
+FINE_TUNING: dict[
+    str, Any
+] = {  # what was learnt is to be bent, not lost: small steps, and the KL weighs from the start
+    "steps": 2000,
+    "learning_rate": 3e-4,
+    "beta_schedule": "constant",
+}
 LISTEN_WINDOWS = 3  # of each kind written every `listen_every` steps
 
 
@@ -27,56 +38,109 @@ def train_preset(
     device: str = "auto",
     settings: list[str] = [],  # noqa: B006 (never changed)
     threads: int = 0,
+    start: str | Path | None = None,
 ) -> TrainingResult:
     """Trains a preset on a data set into a run folder, or goes on with it, printing as it goes.
 
-    Raises ValueError, before anything is written, for a data set that does not fit the preset.
+    `start` is a model in the box or a run folder to begin from (fine-tuning): it brings its own widths, and the
+    schedules are gentle. Raises ValueError, before anything is written, for a data set or a start that does not fit.
     """
-    import torch
-
     chosen, limit = preset(name), seconds(max_time) if max_time else None
-    dataset = Dataset(dataset_folder)
-    music = dataset.settings
-    kind = music.representation.removesuffix("-90")  # the original's 90 tokens are a melody too
-    if (kind, music.bars) != (chosen.representation, chosen.bars):
-        raise ValueError(
-            f"{dataset_folder} holds {music.representation} windows of {music.bars} bars; {name} learns "
-            f"{chosen.representation} of {chosen.bars} bars. Build one with: musicvae dataset build FOLDER "
-            f"--representation {chosen.representation} --bars {chosen.bars} --out DIR"
-        )
+    dataset = fitting(Dataset(dataset_folder), chosen)
+    initial = None if start is None else beginning(load(start), dataset, start)
+    size = size if initial is None else initial.config.size
     given = [f"training.steps={steps}"] if steps is not None else []
     model, training = change(
-        chosen.model(size, music.tokens.vocab_sizes),
-        chosen.training(size),
+        chosen.model(size, dataset.settings.tokens.vocab_sizes) if initial is None else initial.model.config,
+        chosen.training(size) if initial is None else replace(chosen.training("small"), **FINE_TUNING),
         [*given, f"training.seed={seed}", *settings],
     )
-    if threads:
-        torch.set_num_threads(threads)
+    use_threads(threads)
+    keep_memory()
+    options: dict[str, Any] = {"max_seconds": limit, "device": device, "initial": initial and initial.model}
+    result = train_on(dataset, out, chosen, size, model, training, **options)
+    print(ending(result))
+    return result
+
+
+def beginning(start: Composer, dataset: Dataset, name: str | Path) -> Composer:
+    """The model itself, if its music is that of the data set. Raises ValueError otherwise."""
+    music, config = dataset.settings, start.config
+    found = (config.representation, start.bars, config.drum_map or "current")
+    if found != (music.representation, music.bars, music.drum_map or "current"):
+        wanted = f"{found[0]} of {found[1]} bars (drum map {found[2]})"
+        raise ValueError(
+            f"{name} plays {wanted}; {dataset.folder} holds {music.representation} of {music.bars} bars (drum map "
+            f"{music.drum_map or 'current'}). Build a data set of the former with: musicvae dataset build"
+        )
+    return start
+
+
+def fitting(dataset: Dataset, chosen: Preset) -> Dataset:
+    """The data set itself, if its windows are what the preset learns. Raises ValueError otherwise."""
+    music, wanted = dataset.settings, chosen.representation
+    fits = wanted in (music.representation, music.representation.removesuffix("-90"))  # those are melodies too
+    if not fits or music.bars != chosen.bars:
+        raise ValueError(
+            f"{dataset.folder} holds {music.representation} windows of {music.bars} bars; {chosen.name} learns "
+            f"{wanted} of {chosen.bars} bars. Build one with: musicvae dataset build FOLDER "
+            f"--representation {wanted} --bars {chosen.bars} --out DIR"
+        )
+    return dataset
+
+
+def use_threads(number: int) -> None:
+    """So many CPU threads; 0 leaves the choice to torch."""
+    if number:
+        import torch
+
+        torch.set_num_threads(number)
+
+
+def keep_memory() -> None:
+    """Asks glibc, where that is the C library, to keep freed memory: each step needs the same again.
+
+    Otherwise every large tensor is fresh zeroed pages from the kernel, a tenth of the time of a step on a CPU.
+    """
+    mmap_max, trim_threshold = -4, -1  # M_MMAP_MAX and M_TRIM_THRESHOLD of mallopt(3)
+    with contextlib.suppress(OSError, AttributeError):
+        mallopt = ctypes.CDLL(None).mallopt
+        mallopt(mmap_max, 0)
+        mallopt(trim_threshold, 2**31 - 1)
+
+
+def train_on(
+    dataset: Dataset,
+    out: Path,
+    chosen: Preset,
+    size: str,
+    model: ModelConfig,
+    training: TrainingConfig,
+    **options: Any,
+) -> TrainingResult:
+    """Trains a model on a data set into a run folder, printing as it goes; `options` are those of `training.train`."""
+    music = dataset.settings
     tokens, validation = dataset.tokens("train"), dataset.tokens("validation")
     if not len(validation):
-        print(f"{dataset_folder}: no validation windows (too few songs), so nothing is validated")
-    print(f"{name} {size}: {len(tokens):,} windows, {training.steps:,} steps of {training.batch_size}", flush=True)
-    config = RunConfig(name=name, representation=music.representation, drum_map=music.drum_map, model=model)
-    listener = Listener(config, music.tokens, validation if len(validation) else tokens, out)
-    result = train(
+        print(f"{dataset.folder}: no validation windows (too few songs), so nothing is validated")
+    steps = f"{training.steps:,} steps of {training.batch_size}"
+    print(f"{chosen.name} {size}: {len(tokens):,} windows, {steps}", flush=True)
+    names: dict[str, Any] = {"name": chosen.name, "representation": music.representation, "drum_map": music.drum_map}
+    listener = Listener(RunConfig(model=model, **names), music.tokens, validation if len(validation) else tokens, out)
+    return train(
         model,
         training,
         tokens,
         validation,
         out,
-        name=name,
-        representation=music.representation,
-        drum_map=music.drum_map,
-        preset=name,
+        preset=chosen.name,
         size=size,
         augment=None if chosen.representation == "drums" else music.tokens.transpose,
-        max_seconds=limit,
-        device=device,
         on_log=print_line,
         on_listen=listener.write,
+        **names,
+        **options,
     )
-    print(ending(result))
-    return result
 
 
 class Listener:

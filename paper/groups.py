@@ -11,6 +11,7 @@ import csv
 import re
 import sys
 from pathlib import Path
+from typing import TextIO
 
 
 def group_of(folder: str, name: str, kind: str) -> str | None:
@@ -25,17 +26,23 @@ def group_of(folder: str, name: str, kind: str) -> str | None:
             return "groove " + "__".join(stem.split("__")[1].split("-")[:2])
         return "hymn " + _tune(stem).removeprefix("hymn_")
     if folder in ("trio_synth_ewld_us_pd", "openewld_us_pd"):
-        title = stem.split("__")[2] if stem.startswith("dataset__") else stem
-        return "ewld " + _tune(title).removeprefix("ewld_")
+        if stem.startswith("dataset__"):  # a title may hold a dot: The Bells of St. Mary's
+            return "ewld " + _plain(stem.split("__")[2])
+        return "ewld " + _tune(stem).removeprefix("ewld_")
     return None
 
 
 def _tune(stem: str) -> str:
-    return re.sub(r"[^a-z0-9]+", "_", stem.split("__")[0].split(".")[0].lower()).strip("_")
+    return _plain(stem.split("__")[0].split(".")[0])
 
 
-def main(corpora: Path, kind: str) -> None:
-    writer = csv.writer(sys.stdout)
+def _plain(title: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "_", title.lower()).strip("_")
+
+
+def write(corpora: Path, kind: str, out: TextIO) -> None:
+    """Writes the CSV, with the columns file and group, of all files whose names tell a group."""
+    writer = csv.writer(out)
     writer.writerow(["file", "group"])
     for path in sorted(corpora.glob("*/*.mid")):
         group = group_of(path.parent.name, path.name, kind)
@@ -46,4 +53,4 @@ def main(corpora: Path, kind: str) -> None:
 if __name__ == "__main__":
     if len(sys.argv) != 3 or sys.argv[2] not in ("melody", "drums", "trio"):
         sys.exit("usage: python paper/groups.py CORPORA melody|drums|trio > groups.csv")
-    main(Path(sys.argv[1]), sys.argv[2])
+    write(Path(sys.argv[1]), sys.argv[2], sys.stdout)

@@ -1,8 +1,12 @@
 """What several test files need."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from musicvae.music.dataset import Dataset
 
 CORPORA = Path(__file__).parent.parent.parent / "shared" / "corpora"
 
@@ -18,3 +22,28 @@ def corpora() -> Path:
 @pytest.fixture(scope="session")
 def real_files(corpora: Path) -> list[Path]:
     return sorted(corpora.glob("*/**/*.mid"))
+
+
+@pytest.fixture(scope="session")
+def songs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of 70 little tunes."""
+    from folders import tunes, write
+
+    return write(tmp_path_factory.mktemp("songs"), tunes(70))
+
+
+@pytest.fixture(scope="session")
+def data(songs: Path, tmp_path_factory: pytest.TempPathFactory) -> "Dataset":
+    """Their 2-bar melodies."""
+    from folders import MELODY, build
+
+    return build([songs], MELODY, tmp_path_factory.mktemp("data") / "melody-2")
+
+
+@pytest.fixture(scope="session")
+def originals() -> Path:
+    """Checkpoints of the original's families with what they compute, that developers have beside the repository."""
+    folder = CORPORA.parent / "fixtures" / "original"
+    if not folder.is_dir():
+        pytest.skip("no checkpoints of the original here: ../shared/fixtures is absent")
+    return folder

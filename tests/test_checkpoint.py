@@ -8,7 +8,7 @@ import pytest
 import safetensors.torch
 import torch
 
-from musicvae.model import checkpoint
+from musicvae import files
 from musicvae.model.checkpoint import RunConfig, load_config, load_run, save_run
 from musicvae.model.vae import ModelConfig, MusicVAE, draw_prior, draw_uniforms
 
@@ -62,6 +62,11 @@ def test_config_is_json_that_people_can_read(run: Path) -> None:
     text = (run / "config.json").read_text()
     assert json.loads(text)["format"] == 1 and json.loads(text)["model"]["vocab_sizes"] == [9, 7, 8]
     assert len(text.splitlines()) > 20
+
+
+def test_weights_and_configuration_are_for_the_same_readers(run: Path) -> None:
+    (run / "other").write_text("")
+    assert len({path.stat().st_mode for path in run.iterdir()}) == 1
 
 
 def test_half_is_half_on_disk_and_whole_in_memory(run: Path, tmp_path: Path, model: MusicVAE) -> None:
@@ -135,7 +140,7 @@ def test_a_save_that_fails_leaves_the_old_run(run: Path, monkeypatch: pytest.Mon
 
     torch.manual_seed(1)
     before = load_run(run).model.state_dict()
-    target = (safetensors.torch, "save_file") if moment == "write" else (checkpoint.os, "replace")
+    target = (safetensors.torch, "save_file") if moment == "write" else (files.os, "replace")
     monkeypatch.setattr(*target, fail)
     with pytest.raises(OSError):
         save_run(run, MusicVAE(TRIO), load_config(run))

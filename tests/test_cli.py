@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from musicvae import cli
+from musicvae.model.checkpoint import load_run
 from musicvae.music.midi import Song
 from musicvae.music.representation import Drums, Melody
 
@@ -144,6 +145,23 @@ def test_a_run_that_is_finished_says_so_and_another_setting_is_refused(musicvae,
     assert (run / "model.safetensors").read_bytes() == before
 
 
+def test_a_trained_model_is_where_a_training_may_begin(musicvae, dataset, run, tmp_path):
+    words = ["train", "melody-2", dataset, "--out", tmp_path / "fine", "--steps", 2, "--threads", 1]
+    settings = ["--set", "training.batch_size=8", "training.learning_rate=0", "training.final_learning_rate=0"]
+    code, out, _ = musicvae(*words, "--from", run, *settings)
+    assert code == 0 and "finished, 2 steps" in out
+    first, tuned = load_run(run), load_run(tmp_path / "fine")
+    assert tuned.model.config == first.model.config  # its own widths, not those of the preset
+    weights = tuned.model.state_dict()
+    assert all((value == weights[name]).all() for name, value in first.model.state_dict().items())
+
+    code, _, err = musicvae(*words, *settings)  # the same folder, without --from
+    assert code == 1 and "other settings" in err
+    code, _, err = musicvae(*[*words[:4], tmp_path / "no", *words[5:]], "--from", "drums-2")
+    assert code == 1 and "drums-2 plays drums of 2 bars" in err and "holds melody of 2 bars" in err
+    assert not (tmp_path / "no").exists()
+
+
 def test_inspect_shows_tracks_and_draws_them(musicvae, midi, tmp_path):
     code, out, _ = musicvae("inspect", midi / "tune-00.mid")
     assert code == 0 and "█" in out and "│" in out and "7 / 0" in out
@@ -202,6 +220,19 @@ def test_help_version_and_unknown_commands(musicvae):
     assert code == 0 and all(name in out for name in cli.COMMANDS)
     code, _, err = musicvae("smaple")
     assert code == 2 and "no command 'smaple'" in err
+
+
+def test_commands_may_have_two_words(musicvae, monkeypatch):
+    def learn(name: str) -> None:
+        """Learn a thing."""
+        print(f"learnt {name}")
+
+    monkeypatch.setitem(cli.COMMANDS, "attribute learn", learn)
+    assert musicvae("attribute", "learn", "--name", "notes") == (0, "learnt notes\n", "")
+    assert musicvae("attribute") == musicvae("dataset", "--help") == musicvae("--help")
+    for words in (("attribute", "forget"), ("dataset", "learn"), ("learn",)):
+        code, _, err = musicvae(*words)
+        assert code == 2 and f"no command '{' '.join(words)}'" in err
 
 
 def test_help_does_not_wait_for_torch():

@@ -1,45 +1,20 @@
-"""MIDI bytes <-> Song: what is read, what is refused and why, and what is written."""
+"""MIDI bytes <-> Song: what is read, as another reader says it, and what is written."""
 
 import random
-import tracemalloc
 from pathlib import Path
 
 import numpy as np
 import oracle
 import pytest
 import smf
-from fuzz_midi import mutated
+from hearing import C_D_E, TUNE, assert_same, columns, heard
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from smf import chunk, file, header, notes, off, on, quantity, track
+from smf import file, notes, off, on, track
 
-from musicvae.music.guard import MAX_BYTES, MAX_INSTRUMENTS, REASONS, parse
-from musicvae.music.metre import MAX_BARS, MAX_STEPS
-from musicvae.music.midi import Instrument, MidiError, Notes, Piece, Song, join, sorted_notes, to_songs
-
-TUNE = notes((0, 60, 4), (4, 62, 4), (8, 64, 8))  # C D E
-LONG = (1 << 28) - 1  # the longest delta time
-
-
-def columns(song: Song) -> list[tuple[int, ...]]:
-    """(instrument, start, pitch, end, velocity) of each note."""
-    return list(zip(*(column.tolist() for column in song.notes)))
-
-
-def heard(song: Song) -> list[tuple[int, int, int]]:
-    """(start, pitch, end) of each note."""
-    return [(start, pitch, end) for _, start, pitch, end, _ in columns(song)]
-
-
-C_D_E = [(0, 60, 4), (4, 62, 8), (8, 64, 16)]
-
-
-def assert_same(one: Song, other: Song) -> None:
-    assert columns(one) == columns(other)
-    assert one.instruments == other.instruments
-    assert (one.pieces, one.dropped, one.off_grid) == (other.pieces, other.dropped, other.off_grid)
-    assert one.tempos == other.tempos
-
+from musicvae.music.guard import MAX_INSTRUMENTS
+from musicvae.music.metre import MAX_STEPS
+from musicvae.music.midi import Instrument, MidiError, Notes, Piece, Song, join, sorted_notes
 
 # --- facts -----------------------------------------------------------------------------------------------------
 
@@ -114,232 +89,7 @@ def test_tempos_behind_the_end_of_the_song_are_left_out():
     assert song.tempos == ((0, 60.0),)
 
 
-# --- metre -----------------------------------------------------------------------------------------------------
-
-BAR = 1920  # ticks
-
-
-def test_a_repeated_signature_cuts_nothing():
-    again = [(0, smf.signature(4)), (BAR, smf.signature(4)), (BAR + 240, smf.signature(4))]
-    song = Song.read(file(track(*again, end=2 * BAR), track(*notes((14, 60, 8)))))
-    assert song.pieces == (Piece(0, 32, 1),) and song.dropped == ()
-    assert heard(song) == [(14, 60, 22)]
-
-
-def test_what_is_not_4_4_is_dropped_by_name():
-    metres = track((0, smf.signature(4)), (16 * BAR, smf.signature(3)), end=17 * BAR)
-    song = Song.read(file(metres, track(*notes((0, 60, 4), (255, 61, 9), (256, 62, 4)))))
-    assert song.dropped == ("3/4 from bar 17",)
-    assert song.pieces == (Piece(0, 256, 1),)
-    assert heard(song) == [(0, 60, 4), (255, 61, 256)]  # cut where the metre ends; and no D
-
-
-def test_pieces_lie_one_after_another():
-    metres = [(0, smf.signature(4)), (2 * BAR, smf.signature(6, 3)), (2 * BAR + 1440, smf.signature(4))]
-    melody = notes((0, 60, 1), (32, 61, 1), (44, 62, 1), (45, 63, 1))  # the 6/8 bar is steps 32 to 43
-    song = Song.read(file(track(*metres), track(*melody)))
-    assert song.pieces == (Piece(0, 32, 1), Piece(32, 48, 4))
-    assert song.dropped == ("6/8 from bar 3",)
-    assert heard(song) == [(0, 60, 1), (32, 62, 33), (33, 63, 34)]
-
-
-def test_a_signature_in_the_middle_of_a_bar_begins_a_bar():
-    metres = [(960, smf.signature(3)), (960 + 1440, smf.signature(4))]
-    song = Song.read(file(track(*metres), track(*notes((0, 60, 1), (20, 62, 16)))))
-    assert song.pieces == (Piece(0, 16, 1), Piece(16, 32, 3))  # half a bar, padded; then the bar after the 3/4
-    assert heard(song) == [(0, 60, 1), (16, 62, 32)]
-
-
-def test_an_onset_just_before_a_metre_belongs_to_it():
-    metres = track((BAR, smf.signature(3)), (BAR + 1440, smf.signature(4)), end=4 * BAR)
-    early = [(BAR + 1440 - 60, on(72)), (BAR + 1500, off(72)), (BAR + 1440 - 61, on(40)), (BAR + 1500, off(40))]
-    assert heard(Song.read(file(metres, track(*notes((0, 60, 1)), *early)))) == [(0, 60, 1), (16, 72, 17)]
-
-
-def test_the_last_of_two_signatures_at_one_time_counts():
-    assert heard(Song.read(file(track((0, smf.signature(3)), (0, smf.signature(4)), *TUNE)))) == C_D_E
-
-
-@pytest.mark.parametrize("power, numerator, name", [(1, 2, "2/2"), (3, 8, "8/8"), (2, 3, "3/4")])
-def test_a_song_without_4_4_says_what_it_has(power, numerator, name):
-    with pytest.raises(MidiError, match=f"no notes in 4/4 .{name} from bar 1") as error:
-        Song.read(file(track((0, smf.signature(numerator, power)), *TUNE)))
-    assert error.value.reason == "no-4/4"
-
-
-def test_the_tempo_of_a_dropped_metre_holds_afterwards():
-    changes = [(0, smf.signature(3)), (0, smf.tempo(50)), (480, smf.tempo(70)), (1440, smf.signature(4))]
-    song = Song.read(file(track(*changes), track(*notes((12, 60, 4)))))
-    assert song.tempos == ((0, pytest.approx(70, abs=1e-4)),)
-
-
-def test_bars_never_outnumber_the_steps_that_a_song_may_have():
-    """A sixteenth of 4/4, a sixteenth of 1/16, and so on: each of the first is padded to a bar."""
-    changes = [(tick, smf.signature(4) if tick % 2 else smf.signature(1, 4)) for tick in range(MAX_BARS - 1)]
-    beats = [event for tick in range(0, 25_000, 5) for event in ((tick, on(60)), (tick + 1, off(60)))]
-    for ticks in (4, 1):
-        song = Song.read(file(track(*changes), track(*beats), division=ticks))
-        assert song.steps <= MAX_STEPS and song.notes.start.max() < song.steps
-        assert song.notes.end.max() <= song.steps
-
-
-# --- maladies: what cannot be used, and why ----------------------------------------------------------------------
-
-TOO_MANY = [track(*notes((0, 60, 1))) for _ in range(MAX_INSTRUMENTS + 1)]
-UNUSABLE = {
-    "nothing at all": (b"", "empty"),
-    "a photograph": (b"\xff\xd8\xff\xe0" + bytes(400), "not-midi"),
-    "a header far behind": (bytes(2000) + file(track(*TUNE)), "not-midi"),
-    "one letter of a header": (b"M", "not-midi"),
-    "half a header": (file(track(*TUNE))[:10], "bad-header"),
-    "a header too short": (b"MThd\0\0\0\4\0\1\0\1" + track(*TUNE), "bad-header"),
-    "no ticks in a quarter": (file(track(*TUNE), division=0), "bad-header"),
-    "format 3": (file(track(*TUNE), kind=3), "bad-header"),
-    "25 film frames": (file(track(*TUNE), division=0xE728), "smpte"),
-    "30 film frames": (file(track(*TUNE), division=0xE204), "smpte"),
-    "a bag of patterns": (file(track(*TUNE), track(*TUNE), kind=2), "format-2"),
-    "a header alone": (header(1), "no-tracks"),
-    "strangers only": (header(1) + chunk(b"XFIH", b"abc"), "no-tracks"),
-    "the last byte lost": (file(track(*TUNE))[:-1], "truncated"),
-    "half the second track lost": (file(track(*TUNE), track(*TUNE))[:80], "truncated"),
-    "a track of 4 GiB": (header(1) + b"MTrk\xff\xff\xff\xff" + bytes(50), "truncated"),
-    "data without a status": (file(chunk(b"MTrk", b"\0\x3c\x40\0" + smf.END)), "malformed"),
-    "a note cut in two": (file(chunk(b"MTrk", b"\0\x90\x3c")), "malformed"),
-    "an endless delta time": (file(chunk(b"MTrk", b"\xff" * 40)), "malformed"),
-    "text longer than its track": (file(chunk(b"MTrk", b"\0\xff\x01\x7fab")), "malformed"),
-    "twenty deltas of 2^28": (
-        file(chunk(b"MTrk", (quantity(LONG) + on(60) + b"\1" + off(60)) * 20 + b"\0" + smf.END)),
-        "bad-times",
-    ),
-    "a note in bar 10,001": (file(track(*notes((16 * MAX_BARS, 60, 1)))), "too-long"),
-    "a note rounded into bar 10,001": (file(track(*notes((16 * MAX_BARS - 0.5, 60, 1)))), "too-long"),
-    "a note after 2^28": (file(track(*notes((0, 60, 1)), (LONG - 9, on(60)), (LONG, off(60)))), "too-long"),
-    "8,192 tracks": (file(*TOO_MANY), "too-many-instruments"),
-    "a new metre at every tick": (
-        file(track(*((t, smf.signature(3 + t % 2)) for t in range(10_001)), *TUNE)),
-        "too-many-metres",
-    ),
-    "an empty track": (file(track()), "no-notes"),
-    "a note that never ends": (file(track((0, on(60)))), "no-notes"),
-    "ends without notes": (file(track((0, off(60)))), "no-notes"),
-    "a waltz": (file(track((0, smf.signature(3)), *TUNE)), "no-4/4"),
-    "4/4 where nobody plays": (file(track((0, smf.signature(3)), (5760, smf.signature(4)), *TUNE, end=9600)), "no-4/4"),
-    "5 MiB": (file(track(*TUNE)) + bytes(5 << 20), "too-large"),
-}
-
-
-@pytest.mark.parametrize("malady", UNUSABLE)
-def test_every_unusable_file_has_a_reason(malady):
-    data, reason = UNUSABLE[malady]
-    with pytest.raises(MidiError) as error:
-        Song.read(data)
-    assert error.value.reason == reason
-    assert REASONS[reason] in str(error.value)
-
-
-def test_every_reason_has_a_malady(tmp_path):
-    for path in (tmp_path / "absent.mid", tmp_path):
-        with pytest.raises(MidiError) as error:
-            Song.read(path)
-        assert error.value.reason == "unreadable"
-    assert {reason for _, reason in UNUSABLE.values()} | {"unreadable"} == REASONS.keys()
-
-
-HARMLESS = {
-    "as it should be": file(track(*TUNE)),
-    "format 0": file(track(*TUNE), kind=0),
-    "a longer header": b"MThd\0\0\0\x08\0\1\0\1\1\xe0\0\0" + track(*TUNE),
-    "a wrong count of tracks": header(700) + track(*TUNE),
-    "a count of no tracks": header(0) + track(*TUNE),
-    "RIFF RMID": smf.riff(file(track(*TUNE))),
-    "MacBinary": smf.macbinary(file(track(*TUNE))),
-    "an unknown chunk before": header(1) + chunk(b"XFIH", b"abc") + track(*TUNE),
-    "zeros behind": file(track(*TUNE)) + bytes(1000),
-    "rubbish behind": file(track(*TUNE)) + b"<!DOCTYPE html><html>",
-    "no end of track": file(chunk(b"MTrk", track(*TUNE)[8:-4])),
-    "tempo 0": file(track((0, smf.meta(0x51, b"\0\0\0")), *TUNE)),
-    "time signature 0/4": file(track((0, smf.signature(0)), *TUNE)),
-    "time signature 4/2^255": file(track((0, smf.signature(4, 255)), *TUNE)),
-    "a sysex": file(track((0, b"\xf0\x03\x01\x02\xf7"), *TUNE)),
-    "a note that never ends beside": file(track((0, on(70)), *TUNE)),
-    "an empty track beside": file(track(), track(*TUNE), track()),
-    "a silent track to 2^28": file(track(*TUNE), track(end=0)),
-}
-
-
-@pytest.mark.parametrize("oddity", HARMLESS)
-def test_what_does_no_harm_is_read(oddity):
-    assert_same(Song.read(HARMLESS[oddity]), Song.read(file(track(*TUNE))))
-
-
-def test_stray_bytes_are_bent_into_range():
-    song = Song.read(file(track((0, smf.program(230)), (0, on(60, 200)), (480, off(60)))))
-    assert song.instruments[0].program == 127 and columns(song) == [(0, 0, 60, 4, 127)]
-
-
-@pytest.mark.parametrize(
-    "name, shown", [("Flöte".encode(), "Flöte"), (b"Fl\xf6te", "Fl\ufffdte"), (b"\xff\xfe\x00", None)]
-)
-def test_names_may_be_in_any_encoding(name, shown):
-    song = Song.read(file(track((0, smf.name(name)), *TUNE)))
-    assert shown is None or song.instruments[0].name == shown
-    song.instruments[0].name.encode()  # so that it can be printed and stored
-    assert heard(Song.read(song.to_bytes())) == C_D_E
-
-
-def test_thousands_of_instruments_are_kept_apart():
-    song = Song.read(file(*TOO_MANY[:MAX_INSTRUMENTS]))
-    assert song.notes.instrument.tolist() == list(range(MAX_INSTRUMENTS))
-
-
-def test_a_delta_of_2_to_the_28_costs_nothing():
-    held = file(chunk(b"MTrk", b"\0" + on(60) + quantity(LONG) + off(60) + b"\0" + smf.END))
-    tail = file(track(*TUNE, end=LONG))
-    tracemalloc.start()
-    song, quiet = Song.read(held), Song.read(tail)
-    used = tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
-    assert heard(song) == [(0, 60, MAX_STEPS)] and song.bars == MAX_BARS
-    assert quiet.bars == 17  # of the silence at the end one to sixteen bars are kept
-    assert used < 1 << 20
-
-
-def test_a_file_is_read_no_further_than_it_may_be_long(tmp_path):
-    path = tmp_path / "huge.mid"
-    with path.open("wb") as sparse:
-        sparse.write(file(track(*TUNE)))
-        sparse.truncate(8 << 30)
-    with pytest.raises(MidiError, match="larger than 4 MiB"):
-        Song.read(path)
-
-
-def test_4_mib_of_notes_are_read():
-    body = b"\0\x90\x3c\x64" + b"\1\x3c\0\0\x3c\x64" * ((MAX_BYTES - 100) // 6)
-    song = Song.read(file(chunk(b"MTrk", body + b"\1\x3c\0\0" + smf.END)))
-    assert len(song.notes.start) == (MAX_BYTES - 100) // 6 + 1
-
-
-# --- many at once, and the oracle --------------------------------------------------------------------------------
-
-
-def test_many_files_at_once_are_as_each_alone():
-    whole = list(HARMLESS.values()) + [
-        file(track((0, smf.signature(4)), (BAR, smf.signature(3)), (2 * BAR, smf.signature(4)), *TUNE, end=3 * BAR)),
-        file(track(end=BAR)),
-        file(track((0, smf.signature(3)), *TUNE)),
-        file(track(*notes((16 * MAX_BARS, 60, 1)))),
-        file(track(*notes((1, 50, 2), quarter=96)), division=96),
-        file(track()),
-    ]
-    random.Random(1).shuffle(whole)
-    together = to_songs([parse(data) for data in whole])
-    assert len(together) == len(whole)
-    for data, found in zip(whole, together):
-        try:
-            assert_same(Song.read(data), found)
-        except MidiError as error:
-            assert (error.reason, error.detail) == (found.reason, found.detail)
-    assert to_songs([]) == []
+# --- the oracle -------------------------------------------------------------------------------------------------------
 
 
 def assert_as_mido_says(data: bytes | Path) -> None:
@@ -509,24 +259,3 @@ def test_notes_are_sorted_by_all_they_have():
     assert np.array_equal(np.stack(sorted_notes(*rows.T), axis=1), expected)
     assert all(c.dtype == np.int32 for c in sorted_notes(*rows.T))
     assert isinstance(sorted_notes(*rows.T), Notes)
-
-
-# --- damage ------------------------------------------------------------------------------------------------------
-
-
-def test_damaged_files_give_a_song_or_a_reason():
-    seeds = [*HARMLESS.values(), *(data for data, _ in UNUSABLE.values() if len(data) < 5000)]
-    outcomes = {"song": 0}
-    for n in range(1500):
-        try:
-            song = Song.read(mutated(seeds, n))
-        except MidiError as error:
-            outcomes[error.reason] = outcomes.get(error.reason, 0) + 1
-        else:
-            outcomes["song"] += 1
-            assert song.notes.start.min(initial=0) >= 0
-            assert song.notes.end.max(initial=0) <= song.steps <= MAX_STEPS
-            assert (song.notes.end > song.notes.start).all()
-            assert ((song.notes.pitch >= 0) & (song.notes.pitch < 128)).all()
-            assert song.notes.instrument.max(initial=-1) < max(len(song.instruments), 1)
-    assert outcomes["song"] > 100 and len(outcomes) > 6, outcomes

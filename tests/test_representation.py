@@ -18,7 +18,7 @@ from musicvae.music.representation import (
 )
 
 PIANO, BASS, KIT = Instrument("piano", 0, False), Instrument("bass", 33, False), Instrument("kit", 0, True)
-KINDS = [Melody(), representation("melody-90"), Drums(), Drums("2018"), Trio()]
+KINDS = [Melody(), representation("melody-90"), Drums(), Drums("2018"), Trio(), representation("trio-90")]
 names = pytest.mark.parametrize("kind", KINDS, ids=lambda k: f"{k.name}-{getattr(k, 'drum_map', '')}")
 
 
@@ -78,6 +78,21 @@ def test_melody_90_is_of_pitches_21_to_108():
     tokens = small.to_tokens(song((0, 21, 4), (4, 108, 8), (8, 20, 12), (12, 109, 16)))[:, 0]
     assert events(tokens.tolist()) == {0: 2, 4: 89, 8: 1}  # what lies outside does not exist
     assert small.to_song(tokens[:, None]).notes.pitch.tolist() == [21, 108]
+
+
+def test_trio_90_is_of_melodies_and_basses_of_that_range():
+    small = representation("trio-90", "2018")
+    assert small.vocab_sizes == (90, 90, 512) and small.name == "trio-90" and small.drum_map == "2018"
+    band = song(
+        (0, 108, 4), (4, 109, 8), (0, 21, 4, 1), (4, 20, 8, 1), (0, 43, 1, 2), players=(PIANO, BASS, KIT)
+    )  # fmt: skip
+    tokens = small.to_tokens(band)
+    assert [events(stream.tolist()) for stream in tokens.T] == [{0: 89, 4: 1}, {0: 2, 4: 1}, {0: 1 << 6}]
+    assert small.to_song(tokens).notes.pitch.tolist() == [108, 21, 50]
+    whole = Trio("2018").to_tokens(band)
+    assert events(whole[:, 0].tolist()) == {0: 110, 4: 111, 8: 1}  # the same song with all pitches
+    moved = small.transpose(np.tile(tokens, (50, 1, 1)), np.random.default_rng(0))
+    assert np.array_equal(moved, np.tile(tokens, (50, 1, 1)))  # no room on either side
 
 
 # --- drums -------------------------------------------------------------------------------------------------------

@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 
 from musicvae.music.midi import Instrument, MidiError, Piece, Song, sorted_notes
 from musicvae.music.representation import Drums, Melody, Representation, Trio, representation
-from musicvae.music.windows import MAX_WINDOWS, TooManyWindows, find_windows
+from musicvae.music.windows import MAX_PAIRS, MAX_WINDOWS, TooManyWindows, find_windows
 
 PIANO, BASS, KIT = Instrument("piano", 0, False), Instrument("bass", 33, False), Instrument("kit", 0, True)
-KINDS = [Melody(), representation("melody-90"), Drums(), Trio()]
+KINDS = [Melody(), representation("melody-90"), Drums(), Trio(), representation("trio-90")]
 kinds = pytest.mark.parametrize("kind", KINDS, ids=lambda k: k.name)
 
 
@@ -27,7 +27,7 @@ def song(*notes: tuple[int, ...], players=(PIANO,), bars=2, pieces=None) -> Song
 
 def plain_windows(song: Song, kind: Representation, bars: int) -> list[tuple]:
     """(instrument, bar, tokens) of every window, sorted."""
-    melody = kind if isinstance(kind, Melody) else Melody()
+    melody = kind if isinstance(kind, Melody) else getattr(kind, "melody", Melody())
     pitched = [i for i, p in enumerate(song.instruments) if not p.is_drum]
     line = {i: melody.to_tokens(song, i)[:, 0].tolist() for i in pitched}
     drums = Drums().to_tokens(song)[:, 0].tolist() if any(p.is_drum for p in song.instruments) else None
@@ -140,6 +140,18 @@ def test_nothing_gives_nothing():
 def test_a_far_note_costs_nothing():
     far = song((0, 60, 32), (159_968, 60, 160_000), bars=10_000)
     assert find_windows([far], Melody(), 2).bar.tolist() == [0, 9997, 9998]
+
+
+@pytest.mark.parametrize("leads, basses, cut", [(16, 16, 0), (17, 16, 16), (3, 100, 44), (20, 20, 144), (300, 1, 44)])
+def test_pairs_that_are_not_looked_at_are_counted(leads, basses, cut):
+    players = (PIANO,) * leads + (BASS,) * basses + (KIT,)
+    band = song(*((s, 40, s + 16, i) for i in range(len(players)) for s in (0, 16)), players=players)
+    trio = song(*((s, 40, s + 16, i) for i in range(3) for s in (0, 16)), players=(PIANO, BASS, KIT))
+    windows = find_windows([trio, band, trio], Trio(), 2)
+    assert windows.cut_pairs.tolist() == [0, cut, 0]
+    assert np.bincount(windows.song).tolist() == [1, leads * basses - cut, 1] and leads * basses - cut <= MAX_PAIRS
+    for kind in (Melody(), Drums()):
+        assert not find_windows([trio, band], kind, 2).cut_pairs.any()
 
 
 def test_a_song_with_windows_out_of_all_proportion_is_refused():

@@ -13,7 +13,8 @@ from musicvae.model.vae import draw_prior
 from musicvae.music.dataset import Dataset
 
 TEMPERATURES = (0.5, 1.0)  # of the samples that are compared with real windows
-KINDS = {"melody": ("melody",), "melody-90": ("melody",), "drums": ("drums",), "trio": ("melody", "melody", "drums")}
+TRIO = ("melody", "melody", "drums")
+KINDS = {"melody": ("melody",), "melody-90": ("melody",), "drums": ("drums",), "trio": TRIO, "trio-90": TRIO}
 
 
 def evaluate_model(
@@ -29,12 +30,8 @@ def evaluate_model(
 
     Raises ValueError for a data set that is not of the model's kind, or a split without windows.
     """
-    dataset, kinds = Dataset(folder), KINDS[composer.representation.name]
-    ours = (composer.representation.name, composer.bars, getattr(composer.representation, "drum_map", "current"))
-    theirs = (dataset.settings.representation, dataset.settings.bars, dataset.settings.drum_map)
-    if ours[:2] != theirs[:2] or ("drums" in kinds and ours[2] != theirs[2]):
-        found, wanted = (f"{name} of {bars} bars (drum map {drums})" for name, bars, drums in (theirs, ours))
-        raise ValueError(f"{folder} holds {found}; the model is for {wanted}")
+    composer.check_encodes()
+    dataset, kinds = fitting_dataset(composer, folder), KINDS[composer.representation.name]
     tokens, rows = dataset.tokens(split), dataset.rows(split, ["group"])
     if not len(tokens):
         raise ValueError(
@@ -58,6 +55,17 @@ def evaluate_model(
         if show:
             _print(compare(real, made, f"{split} windows"))
     return result
+
+
+def fitting_dataset(composer: Composer, folder: Path) -> Dataset:
+    """The data set in a folder. Raises ValueError for one that is not of the model's kind."""
+    dataset, kinds = Dataset(folder), KINDS[composer.representation.name]
+    ours = (composer.representation.name, composer.bars, getattr(composer.representation, "drum_map", "current"))
+    theirs = (dataset.settings.representation, dataset.settings.bars, dataset.settings.drum_map)
+    if ours[:2] != theirs[:2] or ("drums" in kinds and ours[2] != theirs[2]):
+        found, wanted = (f"{name} of {bars} bars (drum map {drums})" for name, bars, drums in (theirs, ours))
+        raise ValueError(f"{folder} holds {found}; the model is for {wanted}")
+    return dataset
 
 
 def _print(table: Any) -> None:

@@ -92,12 +92,14 @@ def evaluate_reconstruction(
     batch_size: int = 256,
     resamples: int = 1000,
     on_batch: Callable[[int], None] | None = None,
+    on_written: Callable[[dict[str, np.ndarray]], None] | None = None,
 ) -> ReconstructionReport:
     """Reconstruct tokens (N, T, streams), each window of a group (N,) of songs, in all the ways of Table 1.
 
     z is one draw from the posterior, or mu; draws hang on the seed and on a window's place, never on the batch size.
-    on_batch hears the number of windows done. Runs where the model is, in float32. Raises ValueError for tokens that
-    the model cannot take, for none, and for groups that do not fit them.
+    on_batch hears the number of windows done, on_written what each way wrote, (batch, T, streams). Runs where the
+    model is, in float32. Raises ValueError for tokens that the model cannot take, for none, and for groups that do not
+    fit them.
     """
     tokens, groups = checked_windows(tokens, kinds), np.asarray(groups)
     if groups.shape != tokens.shape[:1]:
@@ -112,7 +114,8 @@ def evaluate_reconstruction(
     with _frozen(model):
         for i in range(0, len(tokens), batch_size):
             rows = slice(i, i + batch_size)
-            parts.append(_reconstruct(model, tokens[rows].astype(np.int64), noise[rows], uniforms[rows], kinds))
+            truth = tokens[rows].astype(np.int64)
+            parts.append(_reconstruct(model, truth, noise[rows], uniforms[rows], kinds, on_written))
             if on_batch:
                 on_batch(min(i + batch_size, len(tokens)))
     return _report(parts, groups, kinds, tokens.shape[1], seed, resamples, for_bootstrap)
@@ -146,7 +149,14 @@ class Part(NamedTuple):
     mu_square_sum: np.ndarray  # (Z,) of mu squared
 
 
-def _reconstruct(model: MusicVAE, tokens: np.ndarray, noise: Tensor, uniforms: Tensor, kinds: tuple[str, ...]) -> Part:
+def _reconstruct(
+    model: MusicVAE,
+    tokens: np.ndarray,
+    noise: Tensor,
+    uniforms: Tensor,
+    kinds: tuple[str, ...],
+    on_written: Callable[[dict[str, np.ndarray]], None] | None,
+) -> Part:
     truth = model.check(torch.from_numpy(tokens)).to(next(model.parameters()).device)
     posterior = model.encode(truth)
     mu = posterior.mean
@@ -160,7 +170,10 @@ def _reconstruct(model: MusicVAE, tokens: np.ndarray, noise: Tensor, uniforms: T
         "teacher_forced_mu": _teacher_force(model, truth, mu)[0],
         "nothing": torch.zeros_like(truth),
     }
-    counts = np.stack([count(written[way].cpu().numpy(), tokens, kinds) for way in WAYS], axis=1)
+    arrays = {way: written[way].cpu().numpy() for way in WAYS}
+    if on_written:
+        on_written(arrays)
+    counts = np.stack([count(array, tokens, kinds) for array in arrays.values()], axis=1)
     wide = mu.double()
     figures = (drawn_nats, kl_from_prior(posterior), wide.sum(0), wide.square().sum(0))
     return Part(counts, *(figure.double().cpu().numpy() for figure in figures))

@@ -91,7 +91,7 @@ def _stream(name: str, tokens: np.ndarray, kind: str, training: np.ndarray | Non
         one_note=float((_classes_used(stream) <= 1).mean() if is_drums else (_pitch_range(stream) < 1).mean()),
         distinct=_distinct(tokens),
         pitch_range=None if is_drums else _mean(_pitch_range(stream)),
-        pitch_class_entropy=None if is_drums else _mean(_pitch_class_entropy(stream)),
+        pitch_class_entropy=None if is_drums else _mean(pitch_class_entropy(stream)),
         hits_a_bar={c: float(h) for c, h in zip(DRUM_CLASSES, hits)} if is_drums else None,
         copies=exact,
         copies_transposed=None if is_drums else transposed,
@@ -111,7 +111,7 @@ def _pitch_range(stream: np.ndarray) -> np.ndarray:
     return np.where(highest >= FIRST_PITCH, highest - lowest, -1)
 
 
-def _pitch_class_entropy(stream: np.ndarray) -> np.ndarray:
+def pitch_class_entropy(stream: np.ndarray) -> np.ndarray:
     """Melodies (N, T) -> entropy of the pitch classes of each one's onsets (N,), in bits; -1 without a note."""
     window, step = np.nonzero(stream >= FIRST_PITCH)
     classes = (stream[window, step] - FIRST_PITCH) % 12

@@ -1,8 +1,5 @@
 """A run folder <-> a model: config.json, readable by eye, and model.safetensors beside it."""
 
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,6 +9,7 @@ import safetensors.torch
 import torch
 from safetensors import SafetensorError
 
+from musicvae.files import replacing
 from musicvae.model.vae import ModelConfig, MusicVAE
 
 FORMAT = 1
@@ -24,13 +22,18 @@ class RunConfig:
 
     format: int = FORMAT
     name: str = ""
-    representation: str = ""  # melody, melody-90, drums or trio; the model half only carries it
+    representation: str = ""  # melody, drums, trio and so on; the model half only carries it
     drum_map: str = ""
     preset: str = ""
     size: str = ""
     model: ModelConfig
     training: dict[str, Any] = field(default_factory=dict)  # the settings of the training, as they were given
     trained: dict[str, Any] = field(default_factory=dict)  # how far it came: steps, seconds, figures
+
+    @property
+    def encodes(self) -> bool:
+        """False for a model that was imported as a decoder without the encoder."""
+        return self.trained.get("encodes") is not False
 
 
 class Run(NamedTuple):
@@ -100,16 +103,3 @@ def check_tensors(path: Path, wanted: dict[str, torch.Size], found: dict[str, to
         if found[name].shape != wanted[name]:
             shapes = f"{tuple(found[name].shape)}; {CONFIG} asks for {tuple(wanted[name])}"
             raise ValueError(f"{path}: the tensor {name} has shape {shapes}")
-
-
-@contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """A temporary name to write under, so that the file is the old one or the new one even after a power cut."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        yield temporary
-        with open(temporary, "rb+") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)

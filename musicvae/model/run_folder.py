@@ -11,7 +11,8 @@ from typing import Any, Self
 
 import torch
 
-from musicvae.model.checkpoint import CONFIG, WEIGHTS, load_config, replacing
+from musicvae.files import replacing
+from musicvae.model.checkpoint import CONFIG, WEIGHTS, load_config
 from musicvae.model.objective import REPORTING
 
 STATE, METRICS = "training.pt", "metrics.jsonl"

@@ -16,7 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from musicvae.model.checkpoint import RunConfig, replacing, save_run
+from musicvae.files import replacing
+from musicvae.model.checkpoint import RunConfig, save_run
 from musicvae.model.objective import Objective, TrainingConfig, kl_weight, learning_rate, objective
 from musicvae.model.run_folder import STATE, STATE_FORMAT, Clock, Interrupts, Metrics, load_state, saved_steps
 from musicvae.model.vae import ModelConfig, MusicVAE
@@ -224,6 +225,7 @@ def train(
     )
     settings = json.loads(json.dumps(asdict(run_config)))
     settings |= {"data": fingerprint(tokens), "augmented": augment is not None}
+    settings |= {} if initial is None else {"from": digest(initial)}
     state = load_state(folder, settings)
     trainer = Trainer(new_model(model_config, config.seed, initial), config, device)
     if state is not None:
@@ -369,6 +371,14 @@ def fingerprint(tokens: np.ndarray) -> str:
     rows = np.unique(np.linspace(0, len(tokens) - 1, 65536).astype(np.int64))
     digest = hashlib.sha256(np.ascontiguousarray(tokens[rows], dtype="<u2").tobytes()).hexdigest()
     return f"{len(tokens)} windows, sha256 {digest[:16]}"
+
+
+def digest(model: MusicVAE) -> str:
+    """Of the weights."""
+    whole = hashlib.sha256()
+    for value in model.state_dict().values():
+        whole.update(value.detach().cpu().contiguous().numpy().tobytes())
+    return whole.hexdigest()[:16]
 
 
 def find_device(device: str | torch.device) -> torch.device:

@@ -8,7 +8,6 @@ same command goes on after a kill, and ends with the same bytes.
 
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -19,15 +18,16 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from musicvae.files import replacing
 from musicvae.music.grouping import HELD_BACK, SPLITS, read_groups, split_groups, tie
-from musicvae.music.mapping import ChunkTask, DatasetSettings, map_chunk, read_chunk_results, replacing
+from musicvae.music.mapping import ChunkTask, DatasetSettings, map_chunk, read_chunk_results
 from musicvae.music.reducing import BucketTask, reduce_bucket, schema
 from musicvae.music.report import FileResult, make_report
 from musicvae.music.sources import Source, chunks, list_sources
 from musicvae.music.workers import run_tasks
 
 FORMAT = 1  # of data sets
-WORK_FORMAT = 2  # of half-done work, which other versions start anew
+WORK_FORMAT = 3  # of half-done work, which other versions start anew
 BYTES_PER_BUCKET = 2 << 20  # of MIDI, which gives some ten times as much in windows
 
 Progress = Callable[[str, int, int], None]  # what is being done, how much of it, of how much
@@ -136,16 +136,11 @@ class Dataset:
         cache = self.folder / f"{split}.{path.stat().st_size}-{path.stat().st_mtime_ns}.npy"
         if not cache.exists():
             tokens = self._tokens_from_rows(split)
-            temporary = cache.with_suffix(f".{os.getpid()}.partial")
             try:
-                with temporary.open("wb") as file:
+                with replacing(cache, concurrent=True) as temporary, temporary.open("wb") as file:
                     np.save(file, tokens)
-                temporary.replace(cache)
             except OSError:
                 return tokens
-            finally:
-                if temporary.exists():
-                    temporary.unlink()
         return np.load(cache, mmap_mode="r")
 
     def _tokens_from_rows(self, split: str) -> np.ndarray:
@@ -172,7 +167,7 @@ def _prepare(work: Path, plan: dict[str, Any]) -> None:
         return
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True)
-    with replacing(path) as temporary:
+    with replacing(path, concurrent=True) as temporary:
         temporary.write_text(json.dumps(plan))
 
 

@@ -143,6 +143,10 @@ def print_report(report: dict[str, Any]) -> None:
         console.print(
             f"  {entry['files']:>7,}  {entry['why']}; such as {entry['examples'][0]}", markup=False, highlight=False
         )
+    if report.get("cut", {}).get("files"):  # reports of the first version have no such entry
+        cut = report["cut"]
+        text = f"cut: {cut['files']:,} songs have {cut['why']}, {cut['pairs']:,} in all; such as {cut['examples'][0]}"
+        console.print(text, markup=False, highlight=False)
     names = {
         "in_4_4": "in 4/4 and long enough",
         "after_silence_rule": "of these never silent for more than a bar",

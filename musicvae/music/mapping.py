@@ -1,7 +1,6 @@
 """Some files -> their windows, one portion of songs at a time, in record batches by bucket of content hash."""
 
 import json
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
@@ -11,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 import pyarrow as pa
 
+from musicvae.files import replacing
 from musicvae.music.grouping import signatures
 from musicvae.music.guard import MAX_INSTRUMENTS, MidiError, Parsed, parse
 from musicvae.music.metre import STEPS_PER_BAR
@@ -77,7 +77,7 @@ def map_chunk(task: ChunkTask, skip: Skip = NOTHING, beat: Beat = no_beat) -> No
         return
     files = [FileResult()] * len(task.sources)
     signature = [np.zeros(0, np.uint64)] * len(files)
-    with replacing(task.path) as temporary:
+    with replacing(task.path, concurrent=True) as temporary:
         with pa.ipc.new_file(str(temporary), _chunk_schema(task.settings)) as writer:
             for songs, index in read_portions(task.sources, files, skip, beat):
                 for rows, marks, at in _windows_of(songs, index, files, task.settings):
@@ -198,11 +198,12 @@ def _windows_of(
         return
     sounding = np.bincount(found.song, minlength=len(songs)).tolist()
     unique = np.bincount(rows.file, minlength=index[-1] + 1).tolist()
-    for song, i, possible, count in zip(songs, index, found.possible.tolist(), sounding):
+    columns = (songs, index, found.possible.tolist(), sounding, found.cut_pairs.tolist())
+    for song, i, possible, count, cut in zip(*columns):
         if count:
-            files[i] = files[i]._replace(possible=possible, sounding=count, unique=unique[i])
+            files[i] = files[i]._replace(possible=possible, sounding=count, unique=unique[i], cut_pairs=cut)
         else:
-            files[i] = _why_nothing(song, possible, settings)
+            files[i] = _why_nothing(song, possible, settings)._replace(cut_pairs=cut)
     yield rows, marks, index
 
 
@@ -252,22 +253,6 @@ def _missing(song: Song, kind: Representation) -> str:
 # --- writing -------------------------------------------------------------------------------------------------
 
 
-class replacing:
-    """`with replacing(path) as temporary`: what is written there becomes `path` when all went well, at once."""
-
-    def __init__(self, path: Path):
-        self.path, self.temporary = path, path.with_name(f".{path.name}.{os.getpid()}")
-
-    def __enter__(self) -> Path:
-        return self.temporary
-
-    def __exit__(self, kind: type | None, *_: object) -> None:
-        if kind is None:
-            self.temporary.replace(self.path)
-        else:
-            self.temporary.unlink(missing_ok=True)
-
-
 def _chunk_schema(settings: DatasetSettings) -> pa.Schema:
     width = settings.steps * len(settings.tokens.vocab_sizes) * np.dtype(_dtype(settings)).itemsize
     numbers = {"file": pa.int32(), "instrument": pa.int32(), "bar": pa.int32(), "tempo": pa.float32()}
@@ -298,5 +283,5 @@ def _write_rows(writer: pa.RecordBatchFileWriter, rows: _Rows, task: ChunkTask) 
 
 def _write_results(path: Path, files: list[FileResult], signature: list[np.ndarray]) -> None:
     text = np.frombuffer(json.dumps(files).encode(), np.uint8)
-    with replacing(path) as temporary, temporary.open("wb") as file:
+    with replacing(path, concurrent=True) as temporary, temporary.open("wb") as file:
         np.savez(file, files=text, marks=np.concatenate(signature), counts=np.array([len(s) for s in signature]))

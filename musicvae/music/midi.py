@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from musicvae.files import replacing
 from musicvae.music.guard import Instrument, MidiError, Parsed, parse, read_file
 from musicvae.music.metre import MAX_BARS, MAX_SILENT_TAIL, STEPS_PER_BAR, STEPS_PER_QUARTER, Piece, Timeline, place
 
@@ -82,13 +83,8 @@ class Song:
 
     def save(self, path: str | Path) -> None:
         """Writes a format 1 MIDI file that ends with the song's last step; the mirror of `read`."""
-        path = Path(path)
-        temporary = path.with_name(f".{path.name}.partial")
-        try:
+        with replacing(Path(path)) as temporary:
             temporary.write_bytes(self.to_bytes())
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
 
     def to_bytes(self) -> bytes:
         """The song as the bytes of a format 1 MIDI file: a tempo track, then a track for each instrument."""
@@ -115,7 +111,7 @@ def checked_tempo(tempo: float) -> float:
 
 
 def join(songs: list[Song]) -> Song:
-    """Songs of the same instruments played in a row, each from its own bar line, at the first one's tempo."""
+    """Songs of the same instruments played in a row, each from its own bar line and at its own tempo."""
     offsets = np.cumsum([0] + [s.steps for s in songs[:-1]])
     columns = [
         np.concatenate(
@@ -124,7 +120,9 @@ def join(songs: list[Song]) -> Song:
         for name in Notes._fields
     ]
     total = int(sum(s.steps for s in songs))
-    return Song(sorted_notes(*columns), songs[0].instruments, (Piece(0, total, 1),), songs[0].tempos)
+    tempos = [(int(at) + step, bpm) for s, at in zip(songs, offsets) for step, bpm in s.tempos]
+    changes = tuple(now for before, now in zip([(0, 0.0), *tempos], tempos) if now[1] != before[1])
+    return Song(sorted_notes(*columns), songs[0].instruments, (Piece(0, total, 1),), changes)
 
 
 # --- reading -------------------------------------------------------------------------------------------------

@@ -8,8 +8,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from musicvae.files import replacing
 from musicvae.music.grouping import HELD_BACK, SPLITS
-from musicvae.music.mapping import DatasetSettings, read_bucket, replacing
+from musicvae.music.mapping import DatasetSettings, read_bucket
 from musicvae.music.representation import FIRST_PITCH
 from musicvae.music.unique import same_rows
 from musicvae.music.workers import NOTHING, Beat, Skip, no_beat
@@ -67,7 +68,7 @@ def reduce_bucket(task: BucketTask, skip: Skip = NOTHING, beat: Beat = no_beat) 
         values = {c: columns[c][rows] for c in ("instrument", "bar", "tempo")}
         names = pa.array([task.names[i] for i in file[rows].tolist()], pa.string())
         table = _table(tokens[mine], names, values, name, group[file[rows]], task.settings)
-        with replacing(task.part(name)) as temporary:
+        with replacing(task.part(name), concurrent=True) as temporary:
             pq.write_table(table, temporary, compression="zstd")
     counts = {
         "rows": len(first),
@@ -77,13 +78,13 @@ def reduce_bucket(task: BucketTask, skip: Skip = NOTHING, beat: Beat = no_beat) 
         "files": np.unique(file[keep]).tolist(),
         "by_file": np.stack(np.unique(file[keep], return_counts=True)).tolist(),
     }
-    with replacing(task.counts) as temporary:
+    with replacing(task.counts, concurrent=True) as temporary:
         temporary.write_text(json.dumps(counts))
 
 
 def _onsets(tokens: np.ndarray, settings: DatasetSettings) -> list[int]:
     streams = len(settings.tokens.vocab_sizes)
-    drums = {"drums": [0], "trio": [2]}.get(settings.representation, [])
+    drums = {"drums": [0], "trio": [2], "trio-90": [2]}.get(settings.representation, [])
     return [int(np.count_nonzero(tokens[:, s::streams] >= (1 if s in drums else FIRST_PITCH))) for s in range(streams)]
 
 

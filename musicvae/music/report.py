@@ -8,7 +8,7 @@ import numpy as np
 from musicvae.music.grouping import HELD_BACK, SPLITS
 from musicvae.music.guard import REASONS
 from musicvae.music.midi import Song
-from musicvae.music.windows import MAX_WINDOWS
+from musicvae.music.windows import MAX_PAIRS, MAX_WINDOWS
 
 EXAMPLES = 3  # files named for each reason
 
@@ -36,6 +36,7 @@ class FileResult(NamedTuple):
     possible: int = 0  # windows in 4/4
     sounding: int = 0  # of these, after the rule of silence
     unique: int = 0  # of these, different within the file
+    cut_pairs: int = 0  # of melody and bass, beyond as many as are looked at
 
     @classmethod
     def of_song(cls, song: Song) -> "FileResult":
@@ -69,6 +70,7 @@ def make_report(
             "with_metres_dropped": sum(f.dropped_metres > 0 and not f.reason for f in files),
         },
         "rejected": _rejected(names, files),
+        "cut": _cut(names, files),
         "held_back": int(np.count_nonzero(used & (split == HELD_BACK))),
         "tracks": sum(f.tracks for f in files),
         "windows": {
@@ -105,6 +107,17 @@ def _rejected(names: list[str], files: list[FileResult]) -> dict[str, Any]:
             if len(entry["examples"]) < EXAMPLES:
                 entry["examples"].append(f"{name}: {file.detail or WHY[file.reason]}")
     return dict(sorted(result.items(), key=lambda item: (-item[1]["files"], item[0])))
+
+
+def _cut(names: list[str], files: list[FileResult]) -> dict[str, Any]:
+    """Songs of which not all was looked at, though they may be used."""
+    found = [(name, file.cut_pairs) for name, file in zip(names, files) if file.cut_pairs]
+    return {
+        "files": len(found),
+        "pairs": sum(pairs for _, pairs in found),
+        "why": f"more than {MAX_PAIRS} pairs of melody and bass, the rest of which was not looked at",
+        "examples": [f"{name}: {pairs:,} pairs too many" for name, pairs in found[:EXAMPLES]],
+    }
 
 
 def _folders(names: list[str], files: list[FileResult], split: np.ndarray, kept: Counter[int]) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 Melody (130 tokens): 0 nothing happens (hold or rest), 1 note-off, 2 + p a note of MIDI pitch p begins.
 Drums (512 tokens): bit i is set when class i of a drum map is hit.
 Trio (130, 130, 512): melody, bass and drums side by side.
+The original's melodies (and basses) have 90 tokens: melody-90, trio-90.
 
 Every array of integers in range decodes to a song; there is no illegal sequence.
 """
@@ -177,18 +178,19 @@ class Trio:
 
     drum_map: str = "current"
     name: str = "trio"
+    melody: Melody = Melody()  # how melody and bass are written
 
     @property
     def vocab_sizes(self) -> tuple[int, ...]:
-        return (*Melody().vocab_sizes, *Melody().vocab_sizes, *Drums(self.drum_map).vocab_sizes)
+        return (*self.melody.vocab_sizes, *self.melody.vocab_sizes, *Drums(self.drum_map).vocab_sizes)
 
     def to_tokens(self, song: Song, instrument: int | None = None, bass: int | None = None) -> np.ndarray:
         """Song -> tokens (song.steps, 3). `instrument` is the melody's index, `bass` the bass's; by default those with
         most onsets. A part that the song has not is silent; raises NoPart if it has none of the three."""
         lead, low = self.choose(song, instrument, bass)
         streams = [
-            _melody_stream(Melody(), song, lead),
-            _melody_stream(Melody(), song, low),
+            _melody_stream(self.melody, song, lead),
+            _melody_stream(self.melody, song, low),
             Drums(self.drum_map)._stream(song),
         ]
         return np.stack(streams, axis=1)
@@ -197,8 +199,8 @@ class Trio:
         """tokens (T, 3) -> Song with three instruments, padded to whole bars. Raises ValueError if out of range."""
         tokens = checked_tokens(tokens, self.vocab_sizes)
         parts = [
-            _melody_notes(tokens[:, 0], 0),
-            _melody_notes(tokens[:, 1], 0),
+            _melody_notes(tokens[:, 0], self.melody.lowest),
+            _melody_notes(tokens[:, 1], self.melody.lowest),
             Drums(self.drum_map)._notes(tokens[:, 2]),
         ]
         return _song(parts, [_MELODY, _BASS, _DRUMS], len(tokens), tempo)
@@ -225,19 +227,22 @@ class Trio:
 
 
 Representation = Melody | Drums | Trio
-NAMES = ("melody", "melody-90", "drums", "trio")
+NAMES = ("melody", "melody-90", "drums", "trio", "trio-90")
+MELODY_90 = Melody("melody-90", lowest=21, highest=108)  # the original's: 0, 1, then pitches 21-108
 
 
 def representation(name: str, drum_map: str = "current") -> Representation:
     """A representation by name. Raises ValueError that lists the known ones."""
     if name == "melody":
         return Melody()
-    if name == "melody-90":  # the original's: 0, 1, then pitches 21-108
-        return Melody("melody-90", lowest=21, highest=108)
+    if name == "melody-90":
+        return MELODY_90
     if name == "drums":
         return Drums(drum_map)
     if name == "trio":
         return Trio(drum_map)
+    if name == "trio-90":
+        return Trio(drum_map, name, MELODY_90)
     raise ValueError(f"no representation {name!r}; known are {', '.join(NAMES)}")
 
 

@@ -22,7 +22,7 @@ from musicvae.music.representation import (
 )
 
 MAX_SILENT_STEPS = 16  # in a row, in every stream; one more rejects a window
-MAX_PAIRS = 256  # of melody and bass in one song
+MAX_PAIRS = 256  # of melody and bass in one song; those that are cut are counted in the report
 MAX_WINDOWS = 65_536  # at once, which is far more than music has, and takes 100 MB for trios of 16 bars
 
 _STEP_BITS = 20  # a key is voice << 20 | step
@@ -43,6 +43,7 @@ class Windows(NamedTuple):
     instrument: np.ndarray  # (N,) index into Song.instruments; the melody's for a trio, -1 for drums
     bar: np.ndarray  # (N,) first bar on the song's timeline, from 0
     possible: np.ndarray  # (songs,) windows of each song before the rule of silence
+    cut_pairs: np.ndarray  # (songs,) pairs of melody and bass that were not looked at, beyond `MAX_PAIRS`
 
 
 def find_windows(songs: list[Song], representation: Representation, bars: int) -> Windows:
@@ -62,7 +63,7 @@ def find_windows(songs: list[Song], representation: Representation, bars: int) -
         song = timeline.song_of[stream.voice]
         instrument = stream.voice - timeline.first[song]
     possible = np.bincount(stream.song_of_voice, weights=stream.possible, minlength=len(songs)).astype(np.int64)
-    return Windows(stream.gather()[..., None], song, instrument, stream.bar, possible)
+    return Windows(stream.gather()[..., None], song, instrument, stream.bar, possible, np.zeros_like(possible))
 
 
 class _Timeline:
@@ -206,13 +207,14 @@ def _roll(voice, step, end, token, follows, gap, silent, steps, dtype) -> tuple[
 
 
 def _trio_windows(songs: list[Song], trio: Trio, bars: int) -> Windows:
-    timeline, melody = _Timeline(songs), Melody()
+    timeline, melody = _Timeline(songs), trio.melody
     lead = _melody_stream(timeline, melody, TRIO_MELODY_PROGRAMS, bars)
     low = _melody_stream(timeline, melody, TRIO_BASS_PROGRAMS, bars)
     drums = _drum_stream(timeline, Drums(trio.drum_map), bars)
-    rows, possible = [], np.zeros(len(songs), np.int64)
+    rows, possible, cut = [], np.zeros(len(songs), np.int64), np.zeros(len(songs), np.int64)
     for n in np.unique(drums.song_of_voice):
-        rows += _trio_rows(n, timeline, lead, low, drums)
+        found, cut[n] = _trio_rows(n, timeline, lead, low, drums)
+        rows += found
         if sum(r.shape[1] for r in rows) > MAX_WINDOWS:
             raise TooManyWindows
         pairs = min(np.count_nonzero(lead.song_of_voice == n) * np.count_nonzero(low.song_of_voice == n), MAX_PAIRS)
@@ -221,11 +223,16 @@ def _trio_windows(songs: list[Song], trio: Trio, bars: int) -> Windows:
     tokens = np.stack([s.gather(i).astype(np.uint16) for s, i in zip((lead, low, drums), index)], axis=-1)
     voice = lead.voice[index[0]]
     song = timeline.song_of[voice] if len(voice) else voice
-    return Windows(tokens, song, voice - timeline.first[song], lead.bar[index[0]], possible)
+    return Windows(tokens, song, voice - timeline.first[song], lead.bar[index[0]], possible, cut)
 
 
-def _trio_rows(n: int, timeline: _Timeline, lead: _Stream, low: _Stream, drums: _Stream) -> list[np.ndarray]:
-    """For each pair of melody and bass of song n the rows (3, N) of the windows that all three streams have."""
+def _trio_rows(
+    n: int, timeline: _Timeline, lead: _Stream, low: _Stream, drums: _Stream
+) -> tuple[list[np.ndarray], int]:
+    """For each pair of melody and bass of song n the rows (3, N) of the windows that all three streams have.
+
+    At most `MAX_PAIRS` pairs are looked at; how many more there are comes second.
+    """
     ends = [int(timeline.first[n]), int(timeline.first[n]) + len(timeline.songs[n].instruments)]
     d = slice(*np.searchsorted(drums.voice, [n, n + 1]))
     result: list[np.ndarray] = []
@@ -234,13 +241,14 @@ def _trio_rows(n: int, timeline: _Timeline, lead: _Stream, low: _Stream, drums: 
         a, b = np.searchsorted(stream.voice, ends)
         _, starts = np.unique(stream.voice[a:b], return_index=True)
         spans.append(list(zip(starts + a, np.append(starts[1:], b - a) + a)))
+    cut = max(len(spans[0]) * len(spans[1]) - MAX_PAIRS, 0)
     for a, b in spans[0]:
         common, in_drums, in_lead = np.intersect1d(drums.bar[d], lead.bar[a:b], assume_unique=True, return_indices=True)
         for c, e in spans[1]:
             if len(result) == MAX_PAIRS:
-                return result
+                return result, cut
             _, i, j = np.intersect1d(common, low.bar[c:e], assume_unique=True, return_indices=True)
             result.append(np.stack([in_lead[i] + a, j + c, in_drums[i] + d.start]))
             if sum(r.shape[1] for r in result) > MAX_WINDOWS:
                 raise TooManyWindows
-    return result
+    return result, cut

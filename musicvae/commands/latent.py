@@ -1,0 +1,176 @@
+"""The latent space as an instrument: ways between songs, means of them, variations, and squares of four corners."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+if TYPE_CHECKING:
+    from musicvae.composer import Composer, Phrase
+    from musicvae.music.midi import Song
+
+from tyro.conf import Positional, arg
+
+from musicvae.commands.options import (
+    Device,
+    File,
+    Model,
+    Number,
+    Pad,
+    Seed,
+    Temperature,
+    about,
+    index,
+    label,
+    load,
+    read,
+)
+from musicvae.commands.output import Output, write
+
+FileA = Annotated[Positional[Path], arg(metavar="A.mid")]
+FileB = Annotated[Positional[Path], arg(metavar="B.mid")]
+Tracks = Annotated[
+    tuple[int, ...],
+    arg(help="Which track of each song, or of all, as numbered by inspect; by default the one with most notes."),
+]
+Bars = Annotated[tuple[int, ...], arg(help="Bar of each song, or of all, from which to take the first full window.")]
+Linear = Annotated[bool, arg(help="Go in straight lines instead of turning (slerp): what lies between is duller.")]
+Joined = Annotated[bool, arg(help="Write one more file that plays them in a row.")]
+
+
+def interpolate(
+    model: Model,
+    a: FileA,
+    b: FileB,
+    /,
+    output: Output,
+    steps: Annotated[int, arg(help="How many files; the two ends count, and are reconstructions.")] = 7,
+    linear: Linear = False,
+    joined: Joined = False,
+    temperature: Temperature = 0.0,
+    seed: Seed = 0,
+    track: Tracks = (),
+    bar: Bars = (0,),
+    pad: Pad = False,
+    device: Device = "cpu",
+) -> None:
+    """Go from one song to another, a window of the model at a time (section 5.4, figure 11)."""
+    composer = load(model, device, encodes=True)
+    start, end = phrases(composer, (a, b), track, bar, pad)
+    songs = composer.interpolate(start, end, steps, linear=linear, temperature=temperature, seed=seed)
+    name = f"{short(a)}-to-{short(b)}-{label(composer)}{'-linear' if linear else ''}"
+    labels = [a.stem, *(f"{i / (steps - 1):.2f}" for i in range(1, steps - 1)), b.stem]
+    write(numbered(name, songs), output, row=name, joined=joined, labels=labels)
+
+
+def average(
+    model: Model,
+    files: Annotated[Positional[tuple[Path, ...]], arg(metavar="A.mid B.mid...")],
+    /,
+    output: Output,
+    weights: Annotated[tuple[float, ...], arg(help="How much of each song; by default as much of all.")] = (),
+    temperature: Temperature = 0.0,
+    seed: Seed = 0,
+    track: Tracks = (),
+    bar: Bars = (0,),
+    pad: Pad = False,
+    device: Device = "cpu",
+) -> None:
+    """Write what lies between several songs: one window, by weights if given."""
+    if len(files) < 2:
+        raise ValueError("an average needs at least two MIDI files")
+    if weights and len(weights) != len(files):
+        raise ValueError(f"{len(weights)} weights for {len(files)} files; give one for each, or none")
+    composer = load(model, device, encodes=True)
+    places = phrases(composer, files, track, bar, pad)
+    song = composer.average(places, weights or None, temperature, seed)
+    write({f"average-of-{len(files)}-{label(composer)}": song}, output)
+
+
+def vary(
+    model: Model,
+    file: File,
+    /,
+    output: Output,
+    number: Number = 8,
+    amount: Annotated[float, arg(help="From 0, the song itself, to 1, anything.")] = 0.3,
+    joined: Joined = False,
+    temperature: Temperature = 0.0,
+    seed: Seed = 0,
+    track: Tracks = (),
+    bar: Bars = (0,),
+    pad: Pad = False,
+    device: Device = "cpu",
+) -> None:
+    """Write variations of a song: some way from its vector towards others drawn at random."""
+    composer = load(model, device, encodes=True)
+    place = phrases(composer, (file,), track, bar, pad)[0]
+    songs = composer.vary(place, number, amount, temperature, seed)
+    name = f"{file.stem}-{label(composer)}-varied{amount:g}-seed{seed}"
+    write(numbered(name, songs), output, row=name, joined=joined, labels=[str(i + 1) for i in range(number)])
+
+
+def grid(
+    model: Model,
+    a: FileA,
+    b: FileB,
+    c: Annotated[Positional[Path], arg(metavar="C.mid")],
+    d: Annotated[Positional[Path], arg(metavar="D.mid")],
+    /,
+    output: Output,
+    size: Annotated[int, arg(help="Files a side; the corners count, and are reconstructions.")] = 5,
+    linear: Linear = False,
+    joined: Joined = False,
+    temperature: Temperature = 0.0,
+    seed: Seed = 0,
+    track: Tracks = (),
+    bar: Bars = (0,),
+    pad: Pad = False,
+    device: Device = "cpu",
+) -> None:
+    """Fill a square between four songs: A and B are the corners above, C and D those below."""
+    composer = load(model, device, encodes=True)
+    corners = phrases(composer, (a, b, c, d), track, bar, pad)
+    rows = composer.grid(corners, size, linear=linear, temperature=temperature, seed=seed)
+    base = f"grid-{label(composer)}{'-linear' if linear else ''}"
+    digits = len(str(size))
+    songs = {
+        f"{base}-row{r:0{digits}d}-column{c:0{digits}d}": song
+        for r, row in enumerate(rows, 1)
+        for c, song in enumerate(row, 1)
+    }
+    places = [f"{r}, {c}" for r in range(1, size + 1) for c in range(1, size + 1)]
+    write(songs, output, row=base, joined=joined, columns=size, labels=places)
+
+
+def phrases(
+    composer: "Composer", files: tuple[Path, ...], tracks: tuple[int, ...], bars: tuple[int, ...], pad: bool
+) -> "list[Phrase]":
+    """The first full window of each file from its --bar on, and a line about each: which track, which bars."""
+    found = []
+    chosen_tracks = one_each(tracks, len(files), "--track")
+    for file, track, bar in zip(files, chosen_tracks, one_each(bars, len(files), "--bar")):
+        song = read(file)
+        with about(file):
+            phrase = composer.phrase(song, instrument=index(track), bar=bar or 0, pad=pad)
+        first, last = phrase.span.bar, phrase.span.bar + phrase.span.bars - 1
+        rest = f" of {song.bars}; others with --bar" if song.bars > phrase.span.bars else ""
+        print(f"{file}: {phrase.chosen}; bars {first} to {last}{rest}")
+        found.append(phrase)
+    return found
+
+
+def one_each(values: tuple[int, ...], files: int, option: str) -> list[int | None]:
+    """The value of an option for each file: its own, that of all, or none."""
+    if len(values) not in (0, 1, files):
+        raise ValueError(f"{option} has {len(values)} values for {files} files; give one for each, or one for all")
+    return list(values) if len(values) == files else [values[0] if values else None] * files
+
+
+def short(file: Path) -> str:
+    """The file's name without its ending, in so few bytes that two fit into the name of a file."""
+    return file.stem.encode()[:80].decode(errors="ignore")
+
+
+def numbered(name: str, songs: "list[Song]") -> "dict[str, Song]":
+    """The songs by file name, numbered from 1."""
+    digits = len(str(len(songs)))
+    return {f"{name}-{i:0{digits}d}": song for i, song in enumerate(songs, 1)}

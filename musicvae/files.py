@@ -1,0 +1,32 @@
+"""Files that are whole at every moment: written under a temporary name, and renamed when all went well."""
+
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+
+@contextmanager
+def replacing(path: Path, concurrent: bool = False) -> Iterator[Path]:
+    """`with replacing(path) as temporary`: what is written there becomes `path` at the end, else nothing changes.
+
+    `path` is the old file or the new one, even after a power cut. The temporary name stands in the same folder and is
+    always the same, so that what a killed process left is written over by the next; `concurrent` gives each process
+    its own, for files that several may write at once.
+    """
+    mark = f".{os.getpid()}" if concurrent else ""
+    temporary = path.with_name(f".{path.name}{mark}.partial")
+    try:
+        temporary.unlink(missing_ok=True)
+        temporary.touch()
+        mode = stat.S_IMODE(temporary.stat().st_mode)  # what this user's files have
+        yield temporary
+        if stat.S_IMODE(temporary.stat().st_mode) != mode:
+            temporary.chmod(mode)  # safetensors renames a file that only its owner may read to the name it was given
+        with open(temporary, "rb+") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        with suppress(OSError):  # which would hide the error that matters
+            temporary.unlink(missing_ok=True)

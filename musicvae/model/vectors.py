@@ -1,0 +1,36 @@
+"""Named vectors of the latent space <-> attributes.safetensors, beside the weights of a model or anywhere."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import safetensors.numpy
+from safetensors import SafetensorError
+
+from musicvae.files import replacing
+
+ATTRIBUTES = "attributes.safetensors"
+
+
+def save_vectors(path: str | Path, vectors: Mapping[str, np.ndarray]) -> None:
+    """Writes vectors (Z,) under their names, in float32; the file is the old one or the new one at every moment."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as temporary:
+        safetensors.numpy.save_file({k: np.ascontiguousarray(v, np.float32) for k, v in vectors.items()}, temporary)
+
+
+def load_vectors(path: str | Path, latent_size: int) -> dict[str, np.ndarray]:
+    """The vectors (Z,) in a file, by name. Raises ValueError for what is no such file, or of another latent size."""
+    path = Path(path)
+    if not path.is_file():
+        raise ValueError(f"{path}: no such file. Write one with: musicvae attribute learn")
+    try:
+        vectors = safetensors.numpy.load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise ValueError(f"{path}: cannot be read ({error}). Write it again with: musicvae attribute learn") from None
+    for name, vector in vectors.items():
+        if vector.shape != (latent_size,) or not np.isfinite(vector).all():
+            found = f"shape {vector.shape}" if vector.shape != (latent_size,) else "numbers that are not finite"
+            raise ValueError(f"{path}: {name!r} has {found}; this model needs {latent_size} numbers, so learn it anew")
+    return dict(sorted(vectors.items()))

@@ -1,0 +1,90 @@
+"""A song -> the windows that a model hears, one after another, and back."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from musicvae.music.midi import STEPS_PER_BAR, Song, join
+from musicvae.music.representation import Representation, Trio
+
+
+class Span(NamedTuple):
+    """A stretch of a song that one window covers; `bars` is less than the window's if the rest is padding."""
+
+    bar: int
+    bars: int
+
+
+class Cut(NamedTuple):
+    """Windows of a song, and what they were cut from."""
+
+    tokens: np.ndarray  # (windows, T, streams)
+    spans: list[Span]
+    chosen: str  # which tracks, to be shown to the user
+
+
+def cut(
+    song: Song,
+    representation: Representation,
+    bars: int,
+    *,
+    instrument: int | None = None,
+    bar: int = 0,
+    whole: bool = True,
+    pad: bool = False,
+) -> Cut:
+    """Song -> its windows of `bars` bars from `bar` on, anew in each stretch of 4/4, or only the first that is full.
+
+    `instrument` is an index into song.instruments. The last window of a stretch is padded with silence. Raises
+    ValueError if the song has no such part, or is shorter than a window and `pad` is not set.
+    """
+    stream = representation.to_tokens(song, instrument)
+    spans = _spans(song, representation.name, bars, bar, pad)
+    if not whole:
+        spans = [next((span for span in spans if span.bars == bars), spans[0])]
+    windows = np.zeros((len(spans), bars * STEPS_PER_BAR, stream.shape[1]), np.int64)
+    for window, span in zip(windows, spans):
+        part = stream[span.bar * STEPS_PER_BAR : (span.bar + span.bars) * STEPS_PER_BAR]
+        window[: len(part)] = part
+    return Cut(windows, spans, _describe(song, representation, instrument))
+
+
+def paste(tokens: np.ndarray, spans: Sequence[Span], representation: Representation, tempo: float) -> Song:
+    """Windows (N, T, streams) -> one song, without the padding: the mirror of `cut`."""
+    return join([representation.to_song(part, tempo) for part in trimmed(tokens, spans)])
+
+
+def trimmed(tokens: np.ndarray, spans: Sequence[Span]) -> list[np.ndarray]:
+    """Windows (N, T, streams) -> each one's steps (at most T, streams) that stand in the song."""
+    return [window[: span.bars * STEPS_PER_BAR] for window, span in zip(tokens, spans)]
+
+
+def _spans(song: Song, kind: str, bars: int, bar: int, pad: bool) -> list[Span]:
+    """Windows one after another from `bar`, anew in each stretch of 4/4."""
+    if not 0 <= bar < max(song.bars, 1):
+        raise ValueError(f"no bar {bar}; the song has bars 0 to {song.bars - 1}")
+    spans = []
+    for piece in song.pieces:
+        first, end = max(piece.start // STEPS_PER_BAR, bar), piece.end // STEPS_PER_BAR
+        spans += [Span(at, min(bars, end - at)) for at in range(first, end, bars)]
+    longest = max(span.bars for span in spans)
+    if longest < bars and not pad:
+        raise ValueError(
+            f"no {kind} of {bars} bars in 4/4 (longest found: {longest} bars"
+            f"{f' from bar {bar}' if bar else ''}). Use --pad to fill up with silence"
+            + (", or try a 2-bar model" if bars > 2 else "")
+        )
+    return spans
+
+
+def _describe(song: Song, representation: Representation, instrument: int | None) -> str:
+    def track(index: int | None) -> str:
+        return "silent" if index is None else f'track {index + 1} "{song.instruments[index].name}"'
+
+    if isinstance(representation, Trio):
+        lead, low = representation.choose(song, instrument)
+        return f"melody: {track(lead)}, bass: {track(low)}, drums: all"
+    if representation.name == "drums":
+        return "all drums" if instrument is None else track(instrument)
+    return track(representation.choose(song, instrument))  # type: ignore[union-attr]
