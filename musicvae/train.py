@@ -57,7 +57,9 @@ def train_preset(
     )
     use_threads(threads)
     keep_memory()
-    options: dict[str, Any] = {"max_seconds": limit, "device": device, "initial": initial and initial.model}
+    options: dict[str, Any] = {"max_seconds": limit, "device": device}
+    if initial is not None:
+        options |= {"initial": initial.model, "origin": provenance(initial)}
     result = train_on(dataset, out, chosen, size, model, training, **options)
     print(ending(result))
     return result
@@ -87,6 +89,12 @@ def fitting(dataset: Dataset, chosen: Preset) -> Dataset:
             f"--representation {wanted} --bars {chosen.bars} --out DIR"
         )
     return dataset
+
+
+def provenance(start: Composer) -> dict[str, Any]:
+    """What the config of a fine-tuned run keeps of the model it began with: name, source, licence, earlier origins."""
+    kept: dict[str, Any] = {key: start.config.trained[key] for key in ("source", "from") if key in start.config.trained}
+    return {"name": start.name, **kept}
 
 
 def use_threads(number: int) -> None:

@@ -3,14 +3,18 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from musicvae import cli
-from musicvae.model.checkpoint import load_run
+from musicvae.composer import Composer
+from musicvae.model.checkpoint import RunConfig, load_run
+from musicvae.model.vae import ModelConfig, MusicVAE
 from musicvae.music.midi import Song
 from musicvae.music.representation import Drums, Melody
+from musicvae.train import provenance
 
 TINY = ["model.latent_size=8", "model.encoder_units=16", "model.decoder_units=16", "training.batch_size=8"]
 
@@ -154,12 +158,23 @@ def test_a_trained_model_is_where_a_training_may_begin(musicvae, dataset, run, t
     assert tuned.model.config == first.model.config  # its own widths, not those of the preset
     weights = tuned.model.state_dict()
     assert all((value == weights[name]).all() for name, value in first.model.state_dict().items())
+    assert tuned.config.trained["from"] == {"name": first.config.name}
 
     code, _, err = musicvae(*words, *settings)  # the same folder, without --from
     assert code == 1 and "other settings" in err
     code, _, err = musicvae(*[*words[:4], tmp_path / "no", *words[5:]], "--from", "drums-2")
     assert code == 1 and "drums-2 plays drums of 2 bars" in err and "holds melody of 2 bars" in err
     assert not (tmp_path / "no").exists()
+
+
+def test_a_fine_tuned_model_says_whose_weights_it_began_with():
+    model = ModelConfig((130,), 32, latent_size=4, encoder_units=4, decoder_units=4)
+    source = {"name": "cat-mel_2bar_big", "licence": "Apache-2.0"}
+    config = RunConfig(name="imported", representation="melody", model=model, trained={"steps": 9, "source": source})
+    start = Composer(MusicVAE(model), config, Melody())
+    assert provenance(start) == {"name": "imported", "source": source}
+    twice = Composer(MusicVAE(model), replace(config, name="mine", trained={"from": provenance(start)}), Melody())
+    assert provenance(twice) == {"name": "mine", "from": {"name": "imported", "source": source}}
 
 
 def test_inspect_shows_tracks_and_draws_them(musicvae, midi, tmp_path):

@@ -198,6 +198,7 @@ def train(
     size: str = "",
     augment: Augment | None = None,
     initial: MusicVAE | None = None,
+    origin: dict[str, Any] | None = None,
     max_seconds: float | None = None,
     device: str | torch.device = "auto",
     on_log: Callable[[dict[str, Any]], None] | None = None,
@@ -206,8 +207,9 @@ def train(
     """Trains a model on tokens (N, T, streams) into the folder `out`, or goes on where an earlier call stopped.
 
     augment(batch, rng) changes each batch (B, T, streams) anew at every visit; initial gives the first weights (fine
-    tuning); max_seconds pauses this call; on_log gets every line of metrics.jsonl; on_listen(model, step) may write
-    music. The same call again resumes: on one CPU and with as many threads, to the same weights bit for bit.
+    tuning), origin says where they came from; max_seconds pauses this call; on_log gets every line of metrics.jsonl;
+    on_listen(model, step) may write music. The same call again resumes: on one CPU and with as many threads, to the same
+    weights bit for bit.
     Raises ValueError, before anything is written, where data, settings and folder do not fit each other.
     """
     folder, device = Path(out), find_device(device)
@@ -221,7 +223,7 @@ def train(
         size=size,
         model=model_config,
         training=asdict(config),
-        trained={"windows": len(tokens)},
+        trained={"windows": len(tokens), **({} if origin is None else {"from": origin})},
     )
     settings = json.loads(json.dumps(asdict(run_config)))
     settings |= {"data": fingerprint(tokens), "augmented": augment is not None}
