@@ -92,7 +92,7 @@ def fitting(dataset: Dataset, chosen: Preset) -> Dataset:
 
 
 def provenance(start: Composer) -> dict[str, Any]:
-    """What the config of a fine-tuned run keeps of the model it began with: name, source, licence, earlier origins."""
+    """What the config of a fine-tuned run keeps of the model it began with: name, source, licence, origins."""
     kept: dict[str, Any] = {key: start.config.trained[key] for key in ("source", "from") if key in start.config.trained}
     return {"name": start.name, **kept}
 
