@@ -208,7 +208,7 @@ def train(
 
     augment(batch, rng) changes each batch (B, T, streams) anew at every visit; initial gives the first weights (fine
     tuning), origin says where they came from; max_seconds pauses this call; on_log gets every line of metrics.jsonl;
-    on_listen(model, step) may write music. The same call again resumes: on one CPU and with as many threads, to the same
+    on_listen(model, step) may write music. The same call again resumes: on one CPU with as many threads to the same
     weights bit for bit.
     Raises ValueError, before anything is written, where data, settings and folder do not fit each other.
     """
