@@ -28,6 +28,7 @@ from torch.nn import functional as F
 from musicvae.files import replacing
 from musicvae.model.checkpoint import RunConfig, load_run, save_run
 from musicvae.model.objective import TrainingConfig, learning_rate, objective
+from musicvae.model.sampling import FastDecoder
 from musicvae.model.training import Feed, draw_noise
 from musicvae.model.vae import MusicVAE, Output
 from musicvae.music.dataset import Dataset
@@ -39,40 +40,19 @@ CHECKPOINT = 40  # steps
 
 
 class Teacher:
-    """A trained flat decoder that dreams: z from the prior, tokens from its own distributions at temperature 1."""
+    """A trained decoder that dreams: z from the prior, tokens from its own distributions at temperature 1."""
 
     def __init__(self, folder: Path):
         run = load_run(folder)
         self.model, self.config = run.model.requires_grad_(False), run.config
-        decoder = self.model.decoders[0]
-        self.lstm, self.vocab = decoder.lstm, self.config.model.vocab_sizes[0]
-        rows = self.lstm.weight_ih_l0.t()
-        self.table, self.from_z = rows[: self.vocab].contiguous(), rows[self.vocab :].contiguous()
-        self.bias = [getattr(self.lstm, f"bias_ih_l{i}") + getattr(self.lstm, f"bias_hh_l{i}") for i in range(2)]
+        self.decoder = FastDecoder(self.model)
 
     @torch.no_grad()
     def dream(self, z: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """z (B, Z) -> tokens (B, T, 1) and the logits (B, T, V) that they were drawn from."""
-        lstm, decoder = self.lstm, self.model.decoders[0]
-        (h0, h1), (c0, c1) = (list(part.unbind(0)) for part in decoder.start(z))
-        told = torch.addmm(self.bias[0], z, self.from_z)  # what z adds to every step of layer 0
-        heard, tokens, heads = torch.zeros_like(told), [], []
-        for _ in range(self.config.model.steps):
-            h0, c0 = cell(torch.addmm(told + heard, h0, lstm.weight_hh_l0.t()), c0)
-            gates = torch.addmm(self.bias[1], h0, lstm.weight_ih_l1.t())
-            h1, c1 = cell(torch.addmm(gates, h1, lstm.weight_hh_l1.t()), c1)
-            heads.append(decoder.to_logits(h1))
-            noise = torch.empty_like(heads[-1]).exponential_(generator=generator)
-            tokens.append((heads[-1].softmax(-1) / noise).argmax(-1))
-            heard = self.table[tokens[-1]]
-        return torch.stack(tokens, 1).unsqueeze(-1), torch.stack(heads, 1)
-
-
-def cell(gates: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
-    """One step of an LSTM from its summed gates (B, 4H), in PyTorch's order i, f, g, o."""
-    i, f, g, o = gates.chunk(4, -1)
-    c = f.sigmoid() * c + i.sigmoid() * g.tanh()
-    return o.sigmoid() * c.tanh(), c
+        uniforms = torch.rand(len(z), self.config.model.steps, 1, generator=generator)
+        tokens = self.decoder.decode(z, uniforms)
+        return tokens, self.model.predict_steps(tokens, z)[0]
 
 
 def dreams(teacher: Teacher, config: TrainingConfig, step: int) -> tuple[Tensor, Tensor, Tensor]:

@@ -19,23 +19,6 @@ from musicvae.train import provenance
 TINY = ["model.latent_size=8", "model.encoder_units=16", "model.decoder_units=16", "training.batch_size=8"]
 
 
-@pytest.fixture
-def musicvae(monkeypatch, capsys):
-    """Calls the entry point with words; returns exit code, output, errors."""
-
-    def call(*words: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["musicvae", *map(str, words)])
-        code = 0
-        try:
-            cli.main()
-        except SystemExit as end:
-            code = int(end.code or 0)
-        out = capsys.readouterr()
-        return code, out.out, out.err
-
-    return call
-
-
 @pytest.fixture(scope="module")
 def midi(tmp_path_factory):
     """Forty little tunes with a beat: eight bars of quavers that wander, each with a kick on every beat."""

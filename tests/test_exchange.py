@@ -4,7 +4,6 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 import tarfile
 import zipfile
 from collections.abc import Callable
@@ -16,7 +15,6 @@ import torch
 from bundle_writer import TINY, random_tensors, write_bundle, write_js
 from folders import build
 
-from musicvae import cli
 from musicvae.composer import load
 from musicvae.evaluation.command import evaluate_model
 from musicvae.exchange import export_magenta_js, import_checkpoint
@@ -409,25 +407,16 @@ def test_each_is_refused_in_one_sentence_and_nothing_is_written(tmp_path: Path, 
     assert names(tmp_path) == before
 
 
-def test_the_command_line_brings_a_model_in_and_out(tmp_path: Path, monkeypatch, capsys):
-    def call(*words: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["musicvae", *map(str, words)])
-        code = 0
-        try:
-            cli.main()
-        except SystemExit as end:
-            code = int(end.code or 0)
-        return code, *capsys.readouterr()
-
+def test_the_command_line_brings_a_model_in_and_out(tmp_path: Path, musicvae):
     source, run, js = written(tmp_path / "cat-mel_2bar_small"), tmp_path / "run", tmp_path / "js"
-    code, out, _ = call("import", source, "--out", run)
+    code, out, _ = musicvae("import", source, "--out", run)
     assert code == 0 and "melody-90, windows of 2 bars" in out and "checksums of all tensors verified" in out
-    code, _, err = call("import", source, "--out", run)
+    code, _, err = musicvae("import", source, "--out", run)
     assert code == 1 and "exists already" in err and len(err.strip().splitlines()) == 1
-    code, out, _ = call("export", run, "--magenta-js", js)
+    code, out, _ = musicvae("export", run, "--magenta-js", js)
     assert code == 0 and "MelodyConverter of 32 steps" in out
-    code, _, err = call("export", run, "--magenta-js", js)
+    code, _, err = musicvae("export", run, "--magenta-js", js)
     assert code == 1 and "--overwrite" in err
-    assert call("export", run, "--magenta-js", js, "--overwrite")[0] == 0
-    code, _, err = call("import", js, "--out", tmp_path / "again", "--bars", 0)
+    assert musicvae("export", run, "--magenta-js", js, "--overwrite")[0] == 0
+    code, _, err = musicvae("import", js, "--out", tmp_path / "again", "--bars", 0)
     assert code == 1 and "0 steps (as given)" in err and not (tmp_path / "again").exists()

@@ -1,7 +1,6 @@
 """The latent space from Python and the command line: interpolations, averages, variations, grids, bent songs."""
 
 import json
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,7 +9,6 @@ import pytest
 from folders import write
 from smf import file, notes, track
 
-from musicvae import cli
 from musicvae.composer import Composer, load
 from musicvae.model.latent import slerp
 from musicvae.model.vae import draw_prior
@@ -43,23 +41,6 @@ def midi(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def tunes(midi) -> dict[str, Song]:
     return {name: Song.read(midi / f"{name}.mid") for name in TUNES}
-
-
-@pytest.fixture
-def musicvae(monkeypatch, capsys):
-    """Calls the entry point with words; returns exit code, output, errors."""
-
-    def call(*words: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["musicvae", *map(str, words)])
-        code = 0
-        try:
-            cli.main()
-        except SystemExit as end:
-            code = int(end.code or 0)
-        out = capsys.readouterr()
-        return code, out.out, out.err
-
-    return call
 
 
 def same(a: Song, b: Song) -> bool:
