@@ -14,7 +14,7 @@ CORPORA = Path(__file__).parent.parent.parent / "shared" / "corpora"
 
 
 @pytest.fixture
-def musicvae(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> Callable[..., tuple[int, str, str]]:
+def musicvae(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Callable[..., tuple[int, str, str]]:
     """Calls the entry point with words; returns exit code, output, errors."""
