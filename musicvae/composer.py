@@ -9,10 +9,11 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from musicvae.box import find_model
 from musicvae.files import replacing
 from musicvae.hub import REPORT, fetch, is_hub_name
 from musicvae.model import latent
-from musicvae.model.checkpoint import RunConfig, load_config, load_run, save_run
+from musicvae.model.checkpoint import RunConfig, load_run, save_run
 from musicvae.model.sampling import FastDecoder
 from musicvae.model.vae import MusicVAE, draw_prior, draw_uniforms
 from musicvae.model.vectors import ATTRIBUTES, load_vectors
@@ -20,7 +21,6 @@ from musicvae.music.cutting import Span, cut, paste, trimmed
 from musicvae.music.midi import DEFAULT_TEMPO, STEPS_PER_BAR, Song
 from musicvae.music.representation import Representation, representation
 
-PRETRAINED = Path(__file__).parent / "pretrained"
 CARD = "README.md"
 BATCH = 128  # windows decoded or encoded at once
 
@@ -316,27 +316,6 @@ def load(name: str | Path, device: str = "cpu") -> Composer:
     run = load_run(folder, device)
     music = representation(run.config.representation, run.config.drum_map or "current")
     return Composer(run.model, run.config, music, folder)
-
-
-def find_model(name: str | Path) -> Path:
-    """The folder of a model: a run folder if there is one of that path, else one in the box, else one from the hub.
-
-    A path whose parent is a folder here is a slip of the pen, and nobody else is asked for it.
-    """
-    if Path(name).is_dir():
-        return Path(name)
-    if str(name) in models():
-        return PRETRAINED / str(name)
-    if isinstance(name, str) and is_hub_name(name) and not Path(name).parent.is_dir():
-        return fetch(name)
-    known = ", ".join(models()) or "none"
-    raise ValueError(f"no model {str(name)!r}: it is no run folder, and in the box are: {known}")
-
-
-def models() -> dict[str, RunConfig]:
-    """The models in the box, by name."""
-    folders = sorted(p for p in PRETRAINED.glob("*") if (p / "config.json").is_file()) if PRETRAINED.is_dir() else []
-    return {folder.name: load_config(folder) for folder in folders}
 
 
 def _checked_seed(seed: int) -> int:

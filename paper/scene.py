@@ -8,7 +8,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from musicvae.composer import Composer, load, models
+from musicvae.box import models
+from musicvae.composer import Composer, load
 from musicvae.evaluation.command import fitting_dataset
 from musicvae.evaluation.interpolation import draw_pairs
 from musicvae.music.midi import STEPS_PER_BAR, Song

@@ -22,7 +22,8 @@ from data import ORIGIN
 from tables import write_results
 from train import MODELS
 
-from musicvae.composer import PRETRAINED, Composer, load
+from musicvae.box import PRETRAINED
+from musicvae.composer import Composer, load
 from musicvae.evaluation.command import KINDS, TEMPERATURES, fitting_dataset
 from musicvae.evaluation.errors import measure_errors
 from musicvae.evaluation.quality import measure_quality

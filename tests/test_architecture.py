@@ -20,7 +20,7 @@ ROWS = [
     "music.mapping evaluation.errors",
     "music.reducing",
     "music.dataset",
-    "presets opening",
+    "presets opening box",
     "composer",
     "train evaluation.command evaluation.attributes evaluation.interpolation evaluation.density evaluation.quality",
     "learn exchange",

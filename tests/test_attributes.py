@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from folders import MELODY, build, write
 
-from musicvae.composer import PRETRAINED, load, models
+from musicvae.box import PRETRAINED, models
+from musicvae.composer import load
 from musicvae.evaluation.attributes import effect_records, measure_effects
 from musicvae.learn import learn_from_dataset, learn_from_folders, quartiles, read_report, save_learned
 from musicvae.model.latent import attribute_vector

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from musicvae.composer import Composer, find_model, load
+from musicvae.box import find_model
+from musicvae.composer import Composer, load
 from musicvae.model.checkpoint import RunConfig, save_run
 from musicvae.model.vae import ModelConfig, MusicVAE
 from musicvae.music.midi import Song

@@ -5,7 +5,8 @@ import json
 import numpy as np
 import pytest
 
-from musicvae.composer import PRETRAINED, load, models
+from musicvae.box import PRETRAINED, models
+from musicvae.composer import load
 from musicvae.evaluation.statistics import sample_statistics
 from musicvae.music.midi import Song
 

@@ -11,21 +11,18 @@ from tyro.conf import Positional, arg
 
 from musicvae.commands.latent import Joined
 from musicvae.commands.options import (
-    Bar,
     Device,
     File,
     Json,
     Model,
-    Pad,
-    Seed,
-    Temperature,
-    Track,
+    Playing,
+    WholeSong,
     about,
-    index,
     label,
     load,
     print_json,
     read,
+    through,
 )
 from musicvae.commands.output import Output, write
 
@@ -81,7 +78,7 @@ def learn(
 
 def show(model: Model, /, vectors: Vectors = None, json: Json = False) -> None:
     """List the attributes of a model, how far each moves the music, and what else it changes."""
-    from musicvae.composer import find_model
+    from musicvae.box import find_model
     from musicvae.learn import read_report
     from musicvae.model.vectors import ATTRIBUTES
 
@@ -97,19 +94,14 @@ def apply(
     file: File,
     /,
     output: Output,
+    playing: Playing,
     settings: Annotated[list[str], arg(name="set", metavar="NAME=AMOUNT", help="Such as note-density=+1.5.")],
     vectors: Vectors = None,
-    temperature: Temperature = 0.0,
-    seed: Seed = 0,
-    track: Track = None,
-    bar: Bar = 0,
-    pad: Pad = False,
-    device: Device = "cpu",
 ) -> None:
     """Bend a whole song; +1 is the way from the lowest quarter of real music to the highest."""
-    composer, amounts = load(model, device, encodes=True), parse_amounts(settings)
+    composer, amounts = load(model, playing.device, encodes=True), parse_amounts(settings)
     variants = {"reconstructed": {}, "bent": amounts}
-    songs = bend(composer, file, variants, vectors, temperature, seed, track, bar, pad)
+    songs = bend(composer, file, variants, vectors, playing)
     words = "-".join(f"{name}{amount:+g}" for name, amount in amounts.items())
     write({f"{file.stem}-{label(composer)}-{words}": songs["bent"]}, output)
 
@@ -119,23 +111,18 @@ def swap(
     file: File,
     /,
     output: Output,
+    playing: Playing,
     source: Annotated[str, arg(name="from", metavar="NAME", help="The attribute to take away.")],
     target: Annotated[str, arg(name="to", metavar="NAME", help="The attribute to put in its place.")],
     amount: Annotated[float, arg(help="How much of both.")] = 1.0,
     vectors: Vectors = None,
-    temperature: Temperature = 0.0,
-    seed: Seed = 0,
-    track: Track = None,
-    bar: Bar = 0,
-    pad: Pad = False,
-    device: Device = "cpu",
 ) -> None:
     """Put one attribute in the place of another: less of one, more of the other (section 2.1.2)."""
     if source == target:
         raise ValueError(f"--from and --to are both {source!r}; swap two different attributes")
-    composer = load(model, device, encodes=True)
+    composer = load(model, playing.device, encodes=True)
     variants = {"reconstructed": {}, "swapped": {source: -amount, target: amount}}
-    songs = bend(composer, file, variants, vectors, temperature, seed, track, bar, pad)
+    songs = bend(composer, file, variants, vectors, playing)
     write({f"{file.stem}-{label(composer)}-{source}-to-{target}": songs["swapped"]}, output)
 
 
@@ -144,21 +131,16 @@ def sweep(
     file: File,
     /,
     output: Output,
+    playing: Playing,
     attribute: Annotated[str, arg(metavar="NAME", help="See: musicvae attribute list.")],
     amounts: Annotated[tuple[float, ...], arg(help="One file each.")] = (-1.5, -1.0, -0.5, 0.0, 0.5, 1.0, 1.5),
     joined: Joined = False,
     vectors: Vectors = None,
-    temperature: Temperature = 0.0,
-    seed: Seed = 0,
-    track: Track = None,
-    bar: Bar = 0,
-    pad: Pad = False,
-    device: Device = "cpu",
 ) -> None:
     """Bend a whole song by less and by more of one attribute, a file each (figure 6)."""
-    composer = load(model, device, encodes=True)
+    composer = load(model, playing.device, encodes=True)
     variants = {f"{amount:+g}": {attribute: amount} for amount in amounts}
-    songs = bend(composer, file, variants, vectors, temperature, seed, track, bar, pad)
+    songs = bend(composer, file, variants, vectors, playing)
     base, digits = f"{file.stem}-{label(composer)}-{attribute}", len(str(len(songs)))
     named = {f"{base}-{i:0{digits}d}-{amount}": song for i, (amount, song) in enumerate(songs.items(), 1)}
     write(named, output, row=base, joined=joined, labels=list(songs))
@@ -169,11 +151,7 @@ def bend(
     file: Path,
     variants: dict[str, dict[str, float]],
     vectors: Path | None,
-    temperature: float,
-    seed: int,
-    track: int | None,
-    bar: int,
-    pad: bool,
+    playing: WholeSong,
 ) -> "dict[str, Song]":
     """The song under each name bent by its amounts, and lines that say what became of the attributes in question."""
     from musicvae.model.vectors import load_vectors
@@ -185,9 +163,7 @@ def bend(
     for name, amounts in variants.items():
         composer.direction(amounts, known)  # a wrong name is no fault of the file
         with about(file):
-            done[name] = composer.shift(
-                song, amounts, temperature, seed, vectors=known, instrument=index(track), bar=bar, pad=pad
-            )
+            done[name] = composer.shift(song, amounts, vectors=known, **through(playing))
     encoding = next(iter(done.values())).encoding
     print(f"{file}: {encoding.chosen}; {len(encoding.spans)} windows of {composer.bars} bars")
     songs = {name: result.song for name, result in done.items()}

@@ -1,5 +1,6 @@
 """The latent space as an instrument: ways between songs, means of them, variations, and squares of four corners."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -36,26 +37,36 @@ Linear = Annotated[bool, arg(help="Go in straight lines instead of turning (sler
 Joined = Annotated[bool, arg(help="Write one more file that plays them in a row.")]
 
 
+@dataclass(frozen=True)
+class Windows:
+    """Which window of each song is meant, and how what is found in the latent space is played."""
+
+    temperature: Temperature = 0.0
+    seed: Seed = 0
+    track: Tracks = ()
+    bar: Bars = (0,)
+    pad: Pad = False
+    device: Device = "cpu"
+
+
+Playing = Annotated[Windows, arg(name="")]
+
+
 def interpolate(
     model: Model,
     a: FileA,
     b: FileB,
     /,
     output: Output,
+    playing: Playing,
     steps: Annotated[int, arg(help="How many files; the two ends count, and are reconstructions.")] = 7,
     linear: Linear = False,
     joined: Joined = False,
-    temperature: Temperature = 0.0,
-    seed: Seed = 0,
-    track: Tracks = (),
-    bar: Bars = (0,),
-    pad: Pad = False,
-    device: Device = "cpu",
 ) -> None:
     """Go from one song to another, a window of the model at a time (section 5.4, figure 11)."""
-    composer = load(model, device, encodes=True)
-    start, end = phrases(composer, (a, b), track, bar, pad)
-    songs = composer.interpolate(start, end, steps, linear=linear, temperature=temperature, seed=seed)
+    composer = load(model, playing.device, encodes=True)
+    start, end = phrases(composer, (a, b), playing)
+    songs = composer.interpolate(start, end, steps, linear=linear, temperature=playing.temperature, seed=playing.seed)
     name = f"{short(a)}-to-{short(b)}-{label(composer)}{'-linear' if linear else ''}"
     labels = [a.stem, *(f"{i / (steps - 1):.2f}" for i in range(1, steps - 1)), b.stem]
     write(numbered(name, songs), output, row=name, joined=joined, labels=labels)
@@ -66,22 +77,17 @@ def average(
     files: Annotated[Positional[tuple[Path, ...]], arg(metavar="A.mid B.mid...")],
     /,
     output: Output,
+    playing: Playing,
     weights: Annotated[tuple[float, ...], arg(help="How much of each song; by default as much of all.")] = (),
-    temperature: Temperature = 0.0,
-    seed: Seed = 0,
-    track: Tracks = (),
-    bar: Bars = (0,),
-    pad: Pad = False,
-    device: Device = "cpu",
 ) -> None:
     """Write what lies between several songs: one window, by weights if given."""
     if len(files) < 2:
         raise ValueError("an average needs at least two MIDI files")
     if weights and len(weights) != len(files):
         raise ValueError(f"{len(weights)} weights for {len(files)} files; give one for each, or none")
-    composer = load(model, device, encodes=True)
-    places = phrases(composer, files, track, bar, pad)
-    song = composer.average(places, weights or None, temperature, seed)
+    composer = load(model, playing.device, encodes=True)
+    places = phrases(composer, files, playing)
+    song = composer.average(places, weights or None, playing.temperature, playing.seed)
     write({f"average-of-{len(files)}-{label(composer)}": song}, output)
 
 
@@ -90,21 +96,16 @@ def vary(
     file: File,
     /,
     output: Output,
+    playing: Playing,
     number: Number = 8,
     amount: Annotated[float, arg(help="From 0, the song itself, to 1, anything.")] = 0.3,
     joined: Joined = False,
-    temperature: Temperature = 0.0,
-    seed: Seed = 0,
-    track: Tracks = (),
-    bar: Bars = (0,),
-    pad: Pad = False,
-    device: Device = "cpu",
 ) -> None:
     """Write variations of a song: some way from its vector towards others drawn at random."""
-    composer = load(model, device, encodes=True)
-    place = phrases(composer, (file,), track, bar, pad)[0]
-    songs = composer.vary(place, number, amount, temperature, seed)
-    name = f"{file.stem}-{label(composer)}-varied{amount:g}-seed{seed}"
+    composer = load(model, playing.device, encodes=True)
+    place = phrases(composer, (file,), playing)[0]
+    songs = composer.vary(place, number, amount, playing.temperature, playing.seed)
+    name = f"{file.stem}-{label(composer)}-varied{amount:g}-seed{playing.seed}"
     write(numbered(name, songs), output, row=name, joined=joined, labels=[str(i + 1) for i in range(number)])
 
 
@@ -116,20 +117,15 @@ def grid(
     d: Annotated[Positional[Path], arg(metavar="D.mid")],
     /,
     output: Output,
+    playing: Playing,
     size: Annotated[int, arg(help="Files a side; the corners count, and are reconstructions.")] = 5,
     linear: Linear = False,
     joined: Joined = False,
-    temperature: Temperature = 0.0,
-    seed: Seed = 0,
-    track: Tracks = (),
-    bar: Bars = (0,),
-    pad: Pad = False,
-    device: Device = "cpu",
 ) -> None:
     """Fill a square between four songs: A and B are the corners above, C and D those below."""
-    composer = load(model, device, encodes=True)
-    corners = phrases(composer, (a, b, c, d), track, bar, pad)
-    rows = composer.grid(corners, size, linear=linear, temperature=temperature, seed=seed)
+    composer = load(model, playing.device, encodes=True)
+    corners = phrases(composer, (a, b, c, d), playing)
+    rows = composer.grid(corners, size, linear=linear, temperature=playing.temperature, seed=playing.seed)
     base = f"grid-{label(composer)}{'-linear' if linear else ''}"
     digits = len(str(size))
     songs = {
@@ -141,16 +137,14 @@ def grid(
     write(songs, output, row=base, joined=joined, columns=size, labels=places)
 
 
-def phrases(
-    composer: "Composer", files: tuple[Path, ...], tracks: tuple[int, ...], bars: tuple[int, ...], pad: bool
-) -> "list[Phrase]":
+def phrases(composer: "Composer", files: tuple[Path, ...], playing: Windows) -> "list[Phrase]":
     """The first full window of each file from its --bar on, and a line about each: which track, which bars."""
     found = []
-    chosen_tracks = one_each(tracks, len(files), "--track")
-    for file, track, bar in zip(files, chosen_tracks, one_each(bars, len(files), "--bar")):
+    chosen_tracks = one_each(playing.track, len(files), "--track")
+    for file, track, bar in zip(files, chosen_tracks, one_each(playing.bar, len(files), "--bar")):
         song = read(file)
         with about(file):
-            phrase = composer.phrase(song, instrument=index(track), bar=bar or 0, pad=pad)
+            phrase = composer.phrase(song, instrument=index(track), bar=bar or 0, pad=playing.pad)
         first, last = phrase.span.bar, phrase.span.bar + phrase.span.bars - 1
         rest = f" of {song.bars}; others with --bar" if song.bars > phrase.span.bars else ""
         print(f"{file}: {phrase.chosen}; bars {first} to {last}{rest}")

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -27,6 +28,21 @@ Bar = Annotated[int, arg(help="First bar to take, from 0.")]
 Pad = Annotated[bool, arg(help="Fill a song that is shorter than the model's window with silence.")]
 Device = Annotated[str, arg(help="cpu, cuda, or auto.")]
 Json = Annotated[bool, arg(help="Print JSON.")]
+
+
+@dataclass(frozen=True)
+class WholeSong:
+    """How a whole song goes through a model and back."""
+
+    temperature: Temperature = 0.0
+    seed: Seed = 0
+    track: Track = None
+    bar: Bar = 0
+    pad: Pad = False
+    device: Device = "cpu"
+
+
+Playing = Annotated[WholeSong, arg(name="")]
 
 
 def load(model: str, device: str, encodes: bool = False) -> "Composer":
@@ -66,6 +82,17 @@ def index(track: int | None) -> int | None:
     if track is not None and track < 1:
         raise ValueError(f"--track {track}; tracks are numbered from 1, see: musicvae inspect FILE")
     return None if track is None else track - 1
+
+
+def through(playing: WholeSong) -> dict[str, Any]:
+    """The options as `Composer.reconstruct` and `shift` take them. ValueError for a track that cannot be."""
+    return {
+        "temperature": playing.temperature,
+        "seed": playing.seed,
+        "instrument": index(playing.track),
+        "bar": playing.bar,
+        "pad": playing.pad,
+    }
 
 
 def label(composer: "Composer") -> str:

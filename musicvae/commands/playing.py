@@ -13,6 +13,7 @@ from musicvae.commands.options import (
     Model,
     Number,
     Pad,
+    Playing,
     Seed,
     Temperature,
     Track,
@@ -23,6 +24,7 @@ from musicvae.commands.options import (
     print_json,
     read,
     read_vectors,
+    through,
 )
 from musicvae.commands.output import Output, write
 
@@ -51,17 +53,12 @@ def reconstruct(
     file: File,
     /,
     output: Output,
-    temperature: Temperature = 0.0,
-    seed: Seed = 0,
-    track: Track = None,
-    bar: Bar = 0,
-    pad: Pad = False,
-    device: Device = "cpu",
+    playing: Playing,
 ) -> None:
     """Send a song through the latent space and back: what does the model keep of it?"""
-    composer, song = load(model, device, encodes=True), read(file)
+    composer, song = load(model, playing.device, encodes=True), read(file)
     with about(file):
-        result = composer.reconstruct(song, temperature, seed, instrument=index(track), bar=bar, pad=pad)
+        result = composer.reconstruct(song, **through(playing))
     windows = len(result.encoding.spans)
     cut = f"{windows} windows of {composer.bars} bars"
     print(f"{file}: {result.encoding.chosen}; {cut}; {result.accuracy:.1%} of the steps came back")

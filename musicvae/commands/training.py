@@ -58,7 +58,7 @@ def models(json: Json = False) -> None:
     """List the models in the box."""
     from dataclasses import asdict
 
-    from musicvae.composer import models as boxed
+    from musicvae.box import models as boxed
 
     found = boxed()
     if json:
