@@ -31,6 +31,10 @@ WAYS = {
     "teacher_forced": "teacher-forced, z drawn",
     "nothing": "always nothing",
 }
+FIGURES = {
+    "figure3": "Interpolation (section 5.4, figure 3)",
+    "figure4": "More notes by an attribute vector (section 5.5, figure 4)",
+}
 SHARES = (0.125, 0.25, 0.5, 1.0)  # of a training's time, at which its curve is shown
 HEAD = """# Results
 
@@ -66,6 +70,11 @@ def write_results(results: Path, out: Path) -> None:
     if (results / "rate-distortion.svg").exists():
         link = f"{results.name}/rate-distortion.svg"
         parts += ["## What a bit buys", f"![KL against accuracy for some beta and free bits of melody-2]({link})"]
+    for script, title in FIGURES.items():
+        links = [f"![{title} of {path.stem}]({results.name}/{path.name})" for path in results.glob(f"{script}-*.png")]
+        if links:
+            command = f"`python paper/{script}.py data/MODEL MODEL --out paper/results/{script}-MODEL.png`"
+            parts += [f"## {title}", f"By {command}; the figures are in the JSON beside each picture.", *sorted(links)]
     out.parent.mkdir(parents=True, exist_ok=True)
     with replacing(out) as temporary:
         temporary.write_text("\n\n".join(part.strip() for part in parts) + "\n", encoding="utf-8")
