@@ -1,24 +1,25 @@
 """Teaching a model of ours what a trained decoder knows: the decoder by soft targets, the encoder by its dreams.
 
     musicvae import TEACHER --out runs/teacher
-    python paper/teach.py decoder runs/teacher data/melody-90 runs/decoder --learning-rate 2e-3
-    python paper/teach.py dreams runs/teacher data/melody-90 runs/dreams --batch-size 256
-    python paper/teach.py windows runs/teacher data/melody-90 runs/encoder --batch-size 256 --start runs/dreams
-    python paper/teach.py join runs/decoder runs/encoder runs/taught
+    python paper/teach.py dream runs/teacher runs/dreams.npz --dreams 256000
+    python paper/teach.py sleep runs/teacher runs/dreams.npz runs/asleep --steps 2000
+    python paper/teach.py wake runs/teacher runs/dreams.npz runs/taught --start runs/asleep --data data/melody-90
     musicvae train melody-90 data/melody-90 --from runs/taught --out runs/melody-90
 
-`decoder` learns p(x|z) from the teacher's own samples, whose every step has the teacher's whole distribution as its
-target. An encoder learns q(z|x) of such samples (`dreams`, the sleep phase of Hinton et al. 1995), then equation 4 on
-real windows through the teacher's decoder, which stays as it is (`windows`). The teacher needs no encoder of its own.
-Killed, the same command goes on from the last checkpoint.
+The teacher needs no encoder of its own. `dream` lets it write windows from z of the prior. In `sleep` (Hinton et al.
+1995) our encoder learns q(z|x) of them. In `wake` the encoder learns equation 4 on real windows through the teacher's
+decoder, which stays as it is, while our decoder learns the teacher's whole distribution at every step of the same
+windows, from the same z, and of dreams, from theirs. Killed, the same command goes on from the last checkpoint.
 """
 
 import argparse
 import json
 import math
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -29,72 +30,106 @@ from musicvae.files import replacing
 from musicvae.model.checkpoint import RunConfig, load_run, save_run
 from musicvae.model.objective import TrainingConfig, learning_rate, objective
 from musicvae.model.sampling import FastDecoder
-from musicvae.model.training import Feed, draw_noise
+from musicvae.model.training import Feed, draw_noise, wants_bf16
 from musicvae.model.vae import MusicVAE, Output
 from musicvae.music.dataset import Dataset
 from musicvae.music.representation import representation
 from musicvae.train import keep_memory
 
 BETA, FREE_BITS = 0.2, 48.0
-CHECKPOINT = 40  # steps
+LOG, CHECKPOINT = 25, 100  # steps
+DREAMT = 512  # windows dreamt at once
+ENCODER_RATE = 0.3  # of the learning rate, in `wake`: through a decoder that stays as it is, a large step never returns
+CPU = torch.device("cpu")
 
 
-class Teacher:
-    """A trained decoder that dreams: z from the prior, tokens from its own distributions at temperature 1."""
+class Dreams(NamedTuple):
+    """What the teacher wrote at temperature 1 from z of the prior: z (N, Z) in half precision, tokens (N, T, 1)."""
 
-    def __init__(self, folder: Path):
-        run = load_run(folder)
-        self.model, self.config = run.model.requires_grad_(False), run.config
-        self.decoder = FastDecoder(self.model)
+    z: np.ndarray
+    tokens: np.ndarray
 
-    @torch.no_grad()
-    def dream(self, z: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """z (B, Z) -> tokens (B, T, 1) and the logits (B, T, V) that they were drawn from."""
-        uniforms = torch.rand(len(z), self.config.model.steps, 1, generator=generator)
-        tokens = self.decoder.decode(z, uniforms)
-        return tokens, self.model.predict_steps(tokens, z)[0]
+    def batch(self, step: int, size: int) -> tuple[Tensor, Tensor]:
+        """z (B, Z) and tokens (B, T, 1) of one step: all dreams in turn, in another order each time."""
+        epochs, places = np.divmod(np.arange(step * size, (step + 1) * size), len(self.z))
+        orders = {epoch: np.random.default_rng([7, epoch]).permutation(len(self.z)) for epoch in set(epochs.tolist())}
+        rows = [orders[epoch][place] for epoch, place in zip(epochs.tolist(), places)]
+        return torch.from_numpy(self.z[rows].astype(np.float32)), torch.from_numpy(self.tokens[rows].astype(np.int64))
 
 
-def dreams(teacher: Teacher, config: TrainingConfig, step: int) -> tuple[Tensor, Tensor, Tensor]:
-    """z (B, Z), tokens (B, T, 1) and logits (B, T, V) of one step of the training."""
-    z = draw_noise((config.batch_size, teacher.config.model.latent_size), config.seed, 5, step)
-    generator = torch.Generator().manual_seed(config.seed * 2**32 + step)
-    return z, *teacher.dream(z, generator)
+def dream(teacher: MusicVAE, n: int, seed: int = 0) -> Dreams:
+    """n windows from z of the prior, by the teacher's own distributions. ValueError for more than one stream."""
+    config = teacher.config
+    if len(config.vocab_sizes) != 1:
+        raise ValueError(
+            f"the teacher has {len(config.vocab_sizes)} streams; only a teacher of one stream is supported"
+        )
+    z = draw_noise((n, config.latent_size), seed, 5).numpy().astype(np.float16)
+    tokens, decoder = np.empty((n, config.steps, 1), np.uint16), FastDecoder(teacher)
+    generator = torch.Generator().manual_seed(seed)
+    for at in range(0, n, DREAMT):
+        part = torch.from_numpy(z[at : at + DREAMT].astype(np.float32))
+        tokens[at : at + DREAMT] = decoder.decode(part, torch.rand(len(part), config.steps, 1, generator=generator))
+    return Dreams(z, tokens)
 
 
-def decoder_loss(student: MusicVAE, z: Tensor, tokens: Tensor, logits: Tensor) -> tuple[Tensor, dict[str, float]]:
-    """Cross entropy against the teacher's distributions; figures: how far from the teacher, in nats a step."""
-    wanted, own = logits.softmax(-1), student.predict_steps(tokens, z)[0]
-    loss = F.cross_entropy(own.flatten(0, 1), wanted.flatten(0, 1)) * tokens.shape[1]
-    divergence = loss / tokens.shape[1] + (wanted * logits.log_softmax(-1)).sum(-1).mean()
-    same = (own.argmax(-1) == logits.argmax(-1)).float().mean()
-    return loss, {"divergence": float(divergence.detach()), "same_choice": float(same)}
+# --- the lessons: a loss, and figures to watch ---------------------------------------------------------------------
 
 
-def dream_loss(student: MusicVAE, z: Tensor, tokens: Tensor) -> tuple[Tensor, dict[str, float]]:
-    """-log q(z|x) of the dreams; figures: the share of the variance of z that mu explains."""
+def sleep_loss(student: MusicVAE, z: Tensor, tokens: Tensor) -> tuple[Tensor, dict[str, float]]:
+    """-log q(z|x) of dreams; figures: the share of the variance of z that mu explains."""
     posterior = student.encode(tokens)
     explained = 1 - (posterior.mean - z).square().mean()
     return -posterior.log_prob(z).sum(-1).mean(), {"explained": float(explained.detach())}
 
 
-def real_loss(student: MusicVAE, teacher: Teacher, tokens: Tensor, noise: Tensor) -> tuple[Tensor, dict[str, float]]:
-    """Equation 4 on real windows, the student's posterior heard through the teacher's decoder."""
+def decoder_loss(student: MusicVAE, z: Tensor, tokens: Tensor, logits: Tensor) -> tuple[Tensor, dict[str, float]]:
+    """Cross entropy against the teacher's distributions; figures: how far from the teacher, in nats a step."""
+    wanted, own = logits.float().softmax(-1), student.predict_steps(tokens, z)[0].float()
+    loss = F.cross_entropy(own.flatten(0, 1), wanted.flatten(0, 1)) * tokens.shape[1]
+    divergence = loss / tokens.shape[1] + (wanted * logits.float().log_softmax(-1)).sum(-1).mean()
+    same = (own.argmax(-1) == logits.argmax(-1)).float().mean()
+    return loss, {"divergence": float(divergence.detach()), "same_choice": float(same)}
+
+
+def wake_loss(
+    student: MusicVAE, teacher: MusicVAE, tokens: Tensor, noise: Tensor, dreamt: tuple[Tensor, Tensor]
+) -> tuple[Tensor, dict[str, float]]:
+    """Equation 4 of real windows through the teacher's decoder, plus the decoder's lesson on them and on dreams."""
     posterior = student.encode(tokens)
-    output = Output(posterior, teacher.model.predict_steps(tokens, posterior.mean + posterior.stddev * noise))
+    z = posterior.mean + posterior.stddev * noise
+    output = Output(posterior, teacher.predict_steps(tokens, z))
     result = objective(output, tokens, BETA, FREE_BITS)
-    return result.loss, {
+    with torch.no_grad():
+        dreamt_logits = teacher.predict_steps(dreamt[1], dreamt[0])[0]
+    real_loss, real = decoder_loss(student, z.detach(), tokens, output.logits[0].detach())
+    dream_loss, imagined = decoder_loss(student, *dreamt, dreamt_logits)
+    return result.loss + real_loss + dream_loss, {
         "accuracy": float(result.right.float().mean()),
+        "nats": float(result.reconstruction.detach().mean()) / tokens.shape[1],
         "kl_bits": float(result.kl.detach().mean()) / math.log(2),
+        **real,
+        **{f"dreams_{name}": value for name, value in imagined.items()},
     }
 
 
+# --- the loop ------------------------------------------------------------------------------------------------------
+
+
 def study(
-    out: Path, student: MusicVAE, run: RunConfig, config: TrainingConfig, lesson: Callable[[int], tuple[Tensor, dict]]
+    out: Path,
+    student: MusicVAE,
+    run: RunConfig,
+    config: TrainingConfig,
+    rates: dict[str, float],
+    lesson: Callable[[int], tuple[Tensor, dict[str, float]]],
 ) -> None:
-    """Runs `lesson(step)` -> loss and figures to the end of the steps, with a checkpoint every few of them."""
-    trained = [p for p in student.parameters() if p.requires_grad]
-    optimizer = torch.optim.Adam(trained, lr=config.learning_rate, fused=True)
+    """Runs `lesson(step)` to the end of the steps, with a checkpoint every few of them.
+
+    `rates` are the parts of the model that learn, by the beginning of their names, each with its share of the rate.
+    """
+    parts = [[p for name, p in student.named_parameters() if name.startswith(part)] for part in rates]
+    optimizer = torch.optim.Adam([{"params": part} for part in parts], fused=True)
     step, spent, state = 0, 0.0, out / "study.pt"
     if state.exists():
         saved = torch.load(state, weights_only=True)
@@ -103,83 +138,93 @@ def study(
         step, spent = saved["step"], saved["seconds"]
     out.mkdir(parents=True, exist_ok=True)
     sums: dict[str, list[float]] = {}
-    began = time.monotonic() - spent
+    began, bf16 = time.monotonic() - spent, wants_bf16("auto", CPU)
     while step < config.steps:
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate(config, step)
-        loss, figures = lesson(step)
+        for group, share in zip(optimizer.param_groups, rates.values()):
+            group["lr"] = learning_rate(config, step) * share
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=bf16):
+            loss, figures = lesson(step)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(trained, config.clip_norm)
+        for part in parts:
+            torch.nn.utils.clip_grad_norm_(part, config.clip_norm)
         optimizer.step()
         step += 1
         for name, value in {"loss": float(loss.detach()), **figures}.items():
             sums.setdefault(name, []).append(value)
-        if step % 20 == 0 or step == config.steps:
-            line = {
-                "step": step,
-                "seconds": time.monotonic() - began,
-                **{k: float(np.mean(v)) for k, v in sums.items()},
-            }
-            print(json.dumps({k: round(v, 4) for k, v in line.items()}), flush=True)
+        if step % LOG == 0 or step == config.steps:
+            means = {name: round(float(np.mean(values)), 4) for name, values in sums.items()}
+            print(json.dumps({"step": step, "seconds": round(time.monotonic() - began), **means}), flush=True)
             sums = {}
         if step % CHECKPOINT == 0 or step == config.steps:
-            taught = {"steps": step, "seconds": round(time.monotonic() - began, 1), **figures}
+            seconds = time.monotonic() - began
             saved = {"model": student.state_dict(), "optimizer": optimizer.state_dict()}
             with replacing(state) as temporary:
-                torch.save({**saved, "step": step, "seconds": time.monotonic() - began}, temporary)
+                torch.save({**saved, "step": step, "seconds": seconds}, temporary)
+            taught = {**run.trained, "steps": step, "seconds": round(seconds, 1), **figures}
             save_run(out, student, RunConfig(**{**vars(run), "trained": taught}))
-
-
-def join(decoder: Path, encoder: Path, out: Path) -> None:
-    """One run from the decoder of the first and the encoder of the second."""
-    first, second = load_run(decoder), load_run(encoder)
-    ours = second.model.state_dict() | {k: v for k, v in first.model.state_dict().items() if k.startswith("decoders.")}
-    first.model.load_state_dict(ours)
-    trained = {"decoder": first.config.trained, "encoder": second.config.trained}
-    save_run(out, first.model, RunConfig(**{**vars(first.config), "trained": trained}))
 
 
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("decoder", "dreams", "windows", "join"))
-    parser.add_argument("folders", type=Path, nargs="+")
-    parser.add_argument("--steps", type=int, default=1500)
+    parser.add_argument("what", choices=("dream", "sleep", "wake"))
+    parser.add_argument("teacher", type=Path)
+    parser.add_argument("dreams", type=Path, help="the teacher's dreams: an .npz")
+    parser.add_argument("out", type=Path, nargs="?", help="run folder")
+    parser.add_argument("--dreams", type=int, default=256_000, dest="number")
+    parser.add_argument("--steps", type=int, default=2000)
     parser.add_argument("--batch-size", type=int, default=128)
+    parser.add_argument("--dreams-a-batch", type=int, default=64, help="beside the real windows of `wake`")
     parser.add_argument("--learning-rate", type=float, default=1e-3)
     parser.add_argument("--start", type=Path, help="run whose weights are the first; without it they are random")
+    parser.add_argument("--data", type=Path, help="data set of real windows")
     parser.add_argument("--threads", type=int, default=1)
     given = parser.parse_args(arguments)
     torch.set_num_threads(given.threads)
     keep_memory()
-    if given.what == "join":
-        join(*given.folders)
+    loaded = load_run(given.teacher)
+    teacher = loaded.model.requires_grad_(False)
+    if given.what == "dream":
+        with replacing(given.dreams) as temporary, temporary.open("wb") as file:
+            np.savez(file, **dream(teacher, given.number)._asdict())
         return
-    teacher_folder, data, out = given.folders
-    teacher = Teacher(teacher_folder)
+    if given.out is None or (given.what == "wake" and given.data is None):
+        parser.error("sleep and wake write a run folder OUT, and wake needs --data")
+    with np.load(given.dreams) as saved:
+        dreams = Dreams(saved["z"], saved["tokens"])
+    rate = given.learning_rate
     config = TrainingConfig(
-        steps=given.steps,
-        batch_size=given.batch_size,
-        learning_rate=given.learning_rate,
-        final_learning_rate=given.learning_rate / 100,
+        steps=given.steps, batch_size=given.batch_size, learning_rate=rate, final_learning_rate=rate / 100
     )
     torch.manual_seed(0)
-    student = load_run(given.start).model.train() if given.start else MusicVAE(teacher.config.model)
-    run = RunConfig(**{**vars(teacher.config), "name": "taught", "trained": {}})
-    for name, weights in student.named_parameters():
-        weights.requires_grad = name.startswith("decoders.") == (given.what == "decoder")
-    lessons = {
-        "decoder": lambda step: decoder_loss(student, *dreams(teacher, config, step)),
-        "dreams": lambda step: dream_loss(student, *dreams(teacher, config, step)[:2]),
-    }
-    if given.what == "windows":
-        feed = Feed(Dataset(data).tokens("train"), config, representation(run.representation).transpose)
-        shape = (config.batch_size, run.model.latent_size)
-        lessons["windows"] = lambda step: real_loss(
-            student, teacher, feed.batch(step), draw_noise(shape, config.seed, 2, step)
+    start = load_run(given.start) if given.start else None
+    student = start.model.train() if start else MusicVAE(teacher.config)
+    origin = {"teacher": loaded.config.trained.get("source", ""), **({"start": start.config.trained} if start else {})}
+    run = RunConfig(**{**vars(loaded.config), "name": "taught", "trained": origin})
+    if given.what == "sleep":
+        rates = {"encoder": 1.0, "to_": 1.0}
+        study(
+            given.out,
+            student,
+            run,
+            config,
+            rates,
+            lambda step: sleep_loss(student, *dreams.batch(step, given.batch_size)),
         )
-    study(out, student, run, config, lessons[given.what])
+        return
+    feed = Feed(Dataset(given.data).tokens("train"), config, representation(run.representation).transpose)
+    shape = (config.batch_size, run.model.latent_size)
+    rates = {"encoder": ENCODER_RATE, "to_": ENCODER_RATE, "decoders": 1.0}
+
+    def lesson(step: int) -> tuple[Tensor, dict[str, float]]:
+        noise, dreamt = draw_noise(shape, config.seed, 2, step), dreams.batch(step, given.dreams_a_batch)
+        return wake_loss(student, teacher, feed.batch(step), noise, dreamt)
+
+    study(given.out, student, run, config, rates, lesson)
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except ValueError as error:
+        sys.exit(f"teach.py: {error}")

@@ -29,6 +29,7 @@ class TrainingConfig:
     beta_from: float = 0.0  # share of the steps
     beta_until: float = 0.5  # share of the steps
     free_bits: float = 48.0  # a window may carry so many bits in z free of charge
+    token_dropout: float = 0.0  # share of the steps that the decoder does not hear, at first; falls to 0 in the end
     clip_norm: float = 1.0  # longest gradient, over all weights together
     seed: int = 0
     precision: str = "auto"  # fp32; bf16; auto: bf16 where the machine is fast at it
@@ -45,6 +46,8 @@ class TrainingConfig:
         for name in ("learning_rate", "final_learning_rate", "beta", "free_bits", "clip_norm"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise ValueError(f"{name} is {getattr(self, name)!r}; must not be negative")
+        if not 0 <= self.token_dropout <= 1:
+            raise ValueError(f"token_dropout is {self.token_dropout!r}; must be a share from 0 to 1")
         if not 0 <= self.beta_from <= self.beta_until <= 1 or not 0 <= self.warmup <= 1:
             raise ValueError("warmup, beta_from and beta_until are shares of the steps, from 0 to 1, in this order")
         choices = {
@@ -104,3 +107,8 @@ def kl_weight(config: TrainingConfig, step: int) -> float:
     return (
         config.beta * min(1.0, max(0.0, (step - start) / (end - start))) if end > start else config.beta * (step >= end)
     )
+
+
+def dropout(config: TrainingConfig, step: int) -> float:
+    """Share of the steps that the decoder does not hear after `step` updates (Bowman et al. 2016, section 3.1)."""
+    return config.token_dropout * (1 - step / config.steps)

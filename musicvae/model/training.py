@@ -18,9 +18,12 @@ from torch import Tensor, nn
 
 from musicvae.files import replacing
 from musicvae.model.checkpoint import RunConfig, save_run
-from musicvae.model.objective import Objective, TrainingConfig, kl_weight, learning_rate, objective
+from musicvae.model.objective import Objective, TrainingConfig, dropout, kl_weight, learning_rate, objective
+from musicvae.model.recurrence import Recurrent
 from musicvae.model.run_folder import STATE, STATE_FORMAT, Clock, Interrupts, Metrics, load_state, saved_steps
 from musicvae.model.vae import ModelConfig, MusicVAE
+
+ROWS_PAY = 512  # tokens of all streams together from which on, on a CPU, rows are faster than nn.LSTM's products
 
 Augment = Callable[[np.ndarray, np.random.Generator], np.ndarray]
 
@@ -55,8 +58,17 @@ class Feed:
 
 def draw_noise(shape: tuple[int, ...], *seed: int) -> Tensor:
     """Standard normal numbers on the CPU that follow from the seed alone."""
+    return torch.randn(shape, generator=generator(seed))
+
+
+def draw_uniform(shape: tuple[int, ...], *seed: int) -> Tensor:
+    """Numbers in [0, 1) on the CPU that follow from the seed alone."""
+    return torch.rand(shape, generator=generator(seed))
+
+
+def generator(seed: tuple[int, ...]) -> torch.Generator:
     state = np.random.SeedSequence(seed).generate_state(1, np.uint64)[0]
-    return torch.randn(shape, generator=torch.Generator().manual_seed(int(state)))
+    return torch.Generator().manual_seed(int(state))
 
 
 def to_tensor(tokens: np.ndarray) -> Tensor:
@@ -72,6 +84,9 @@ class Trainer:
     def __init__(self, model: MusicVAE, config: TrainingConfig, device: torch.device):
         self.model, self.config, self.device = model.to(device).train(), config, device
         self.bf16 = wants_bf16(config.precision, device)
+        rows_pay = device.type == "cpu" and sum(model.config.vocab_sizes) >= ROWS_PAY
+        products = torch.bfloat16 if self.bf16 else torch.float32
+        self.forward = Recurrent(model, products).forward if rows_pay else model
         fused = device.type in ("cpu", "cuda")
         self.optimizer = torch.optim.Adam(self.model.parameters(), lr=config.learning_rate, fused=fused)
         self.step, self.seconds, self.updating = 0, 0.0, False
@@ -84,7 +99,10 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(self.config, self.step)
         noise = draw_noise((len(tokens), self.model.config.latent_size), self.config.seed, 2, self.step)
-        result = self.measure(tokens, noise)
+        share, unheard = dropout(self.config, self.step), None
+        if share:
+            unheard = draw_uniform(tokens.shape[:2], self.config.seed, 4, self.step) < share
+        result = self.measure(tokens, noise, unheard)
         self.optimizer.zero_grad(set_to_none=True)
         result.loss.backward()
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip_norm or math.inf)
@@ -95,14 +113,18 @@ class Trainer:
         self.tally += torch.cat([sums(result), norm.detach().reshape(1)])
         self.updating = False
 
-    def measure(self, tokens: Tensor, noise: Tensor) -> Objective:
-        """The objective of tokens (B, T, streams) with noise (B, Z), at the beta of this step."""
-        if self.device.type == "cuda":
-            tokens, noise = tokens.pin_memory(), noise.pin_memory()
-        tokens, noise = tokens.to(self.device, non_blocking=True), noise.to(self.device, non_blocking=True)
+    def measure(self, tokens: Tensor, noise: Tensor, unheard: Tensor | None = None) -> Objective:
+        """The objective of tokens (B, T, streams) with noise (B, Z) and unheard (B, T), at the beta of this step."""
+        tokens, noise = self.moved(tokens), self.moved(noise)
+        unheard = None if unheard is None else self.moved(unheard)
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.bf16):
-            output = self.model(tokens, noise)
+            output = self.forward(tokens, noise, unheard)
         return objective(output, tokens, kl_weight(self.config, self.step), self.config.free_bits)
+
+    def moved(self, tensor: Tensor) -> Tensor:
+        """On the device; on an accelerator nothing waits until it is there."""
+        tensor = tensor.pin_memory() if self.device.type == "cuda" else tensor
+        return tensor.to(self.device, non_blocking=True)
 
     def validate(self, windows: np.ndarray) -> dict[str, Any]:
         """The figures of held-out windows (N, T, streams), with the same noise each time."""

@@ -106,22 +106,38 @@ class MusicVAE(nn.Module):
         self.decoders = nn.ModuleList(
             StepDecoder(condition_size, group, config.decoder_units, config.decoder_layers) for group in groups
         )
+        self.remember()
+
+    @torch.no_grad()
+    def remember(self) -> None:
+        """Spreads the memory of fresh LSTM units over what they read, from 1 step to all (Tallec & Ollivier 2018).
+
+        With torch's own biases a unit forgets half of its cell at each step; the original adds 1 to the forget gate.
+        """
+        config, parts = self.config, {name: part for name, part in self.named_modules() if isinstance(part, nn.LSTM)}
+        for name, lstm in parts.items():
+            steps = {"encoder": config.steps, "conductor": config.bars}.get(name, config.steps // config.bars)
+            spans = torch.linspace(1, max(steps - 1, 1), lstm.hidden_size).log()
+            for weight, bias in lstm.named_parameters():
+                if weight.startswith("bias_ih"):
+                    bias[lstm.hidden_size : 2 * lstm.hidden_size] += spans  # of the forget gates
 
     # --- the core: the lines that a reader of the paper should recognise -----------------------------------
 
-    def forward(self, tokens: Tensor, noise: Tensor | None = None) -> Output:
+    def forward(self, tokens: Tensor, noise: Tensor | None = None, unheard: Tensor | None = None) -> Output:
         """The training pass: encode, draw z, and predict every step from the true steps before it.
 
-        noise (B, Z) is the standard normal draw behind z; by default from torch's global generator.
+        noise (B, Z) is the standard normal draw behind z; by default from torch's global generator. The decoder hears
+        a zero vector in place of the steps that are True in unheard (B, T), by default none.
         """
         posterior = self.encode(tokens)
         noise = torch.randn_like(posterior.mean) if noise is None else noise
-        return Output(posterior, self.predict_steps(tokens, z=posterior.mean + posterior.stddev * noise))
+        return Output(posterior, self.predict_steps(tokens, posterior.mean + posterior.stddev * noise, unheard))
 
     def encode(self, tokens: Tensor) -> Normal:
         """tokens (B, T, streams) -> q(z|x), equations 6 and 7."""
         _, (h, _) = self.encoder(self.one_hot(self.check(tokens)))  # h (layers * 2, B, H)
-        summary = torch.cat([h[-2], h[-1]], dim=-1).float()  # last layer, both directions: (B, 2H)
+        summary = torch.cat([h[-2], h[-1]], dim=-1).to(self.to_mu.weight.dtype)  # last layer, both ways: (B, 2H)
         with torch.autocast(summary.device.type, enabled=False):  # bf16 would round mu by more than a small sigma
             return Normal(self.to_mu(summary), F.softplus(self.to_sigma(summary)), validate_args=False)
 
@@ -133,10 +149,11 @@ class MusicVAE(nn.Module):
         hidden, _ = self.conductor(silence, self.conductor_start(z))
         return self.to_condition(hidden)
 
-    def predict_steps(self, tokens: Tensor, z: Tensor) -> list[Tensor]:
+    def predict_steps(self, tokens: Tensor, z: Tensor, unheard: Tensor | None = None) -> list[Tensor]:
         """Teacher forcing: logits of each stream (B, T, V), all bars in one batch."""
         conditions = self.conduct(z).flatten(0, 1)  # (B*U, C)
         steps = self.one_hot(self.check(tokens))  # (B, T, V)
+        steps = steps if unheard is None else steps.masked_fill(unheard.unsqueeze(-1), 0)
         if self.config.bar_start == "silent":
             previous = shift(self.to_bars(steps))  # every bar starts from silence: a zero vector
         else:
