@@ -8,7 +8,6 @@ import pytest
 import torch
 
 from musicvae.model.checkpoint import RunConfig, load_run, save_run
-from musicvae.model.objective import TrainingConfig
 from musicvae.model.vae import ModelConfig, MusicVAE
 
 SCRIPT = Path(__file__).parent.parent / "paper" / "teach.py"
@@ -30,79 +29,90 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "teacher"
 
 
-def dreams(folder: Path, step: int = 0) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    return teach.dreams(teach.Teacher(folder), TrainingConfig(batch_size=64, seed=3), step)
+@pytest.fixture
+def dreams(folder: Path) -> teach.Dreams:
+    return teach.dream(load_run(folder).model, 600, seed=3)
 
 
-def test_dreams_come_with_the_distributions_that_the_model_itself_would_give(folder: Path) -> None:
-    z, tokens, logits = dreams(folder)
-    model = load_run(folder).model
-    torch.testing.assert_close(model.predict_steps(tokens, z)[0], logits, rtol=1e-4, atol=1e-4)
+def logits_of(folder: Path, dreams: teach.Dreams) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """z, tokens and the teacher's logits of all dreams."""
+    z, tokens = torch.from_numpy(dreams.z.astype(np.float32)), torch.from_numpy(dreams.tokens.astype(np.int64))
+    return z, tokens, load_run(folder).model.predict_steps(tokens, z)[0].detach()
 
 
-def test_dreamt_tokens_are_drawn_from_those_distributions(folder: Path) -> None:
-    _, tokens, logits = dreams(folder)
+def test_dreamt_tokens_are_drawn_from_the_teachers_own_distributions(folder: Path, dreams: teach.Dreams) -> None:
+    _, tokens, logits = logits_of(folder, dreams)
     probabilities = logits.softmax(-1)
     surprise = -probabilities.gather(-1, tokens).log().mean()
     entropy = -(probabilities * probabilities.log()).sum(-1).mean()
-    assert abs(float(surprise - entropy)) < 0.1  # the mean of -log p over draws from p is the entropy of p
+    assert abs(float(surprise - entropy)) < 0.05  # the mean of -log p over draws from p is the entropy of p
     assert float(entropy) > 0.5  # so that the most likely tokens would not pass
     assert -probabilities.max(-1).values.log().mean() < surprise - 0.3
 
 
-def test_dreams_follow_from_the_step_alone(folder: Path) -> None:
-    first, again, other = dreams(folder, 5), dreams(folder, 5), dreams(folder, 6)
-    assert all(torch.equal(a, b) for a, b in zip(first, again))
-    assert not torch.equal(first[1], other[1])
+def test_z_of_dreams_is_of_the_prior(dreams: teach.Dreams) -> None:
+    assert abs(dreams.z.mean()) < 0.05 and abs(dreams.z.std() - 1) < 0.05
 
 
-def test_a_student_that_equals_the_teacher_is_at_no_distance(folder: Path) -> None:
+def test_batches_take_every_dream_once_before_any_comes_again(dreams: teach.Dreams) -> None:
+    numbered = teach.Dreams(np.arange(10, dtype=np.float16)[:, None], np.arange(10, dtype=np.uint16)[:, None, None])
+    seen = torch.cat([numbered.batch(step, 4)[0] for step in range(5)]).flatten().tolist()
+    assert sorted(seen[:10]) == sorted(seen[10:]) == list(range(10)) and seen[:10] != seen[10:]
+    z, tokens = numbered.batch(3, 4)
+    assert torch.equal(z.flatten().long(), tokens.flatten())
+
+
+def test_a_student_that_equals_the_teacher_is_at_no_distance(folder: Path, dreams: teach.Dreams) -> None:
     student = load_run(folder).model
-    _, figures = teach.decoder_loss(student, *dreams(folder))
+    _, figures = teach.decoder_loss(student, *logits_of(folder, dreams))
     assert figures["divergence"] == pytest.approx(0, abs=1e-4) and figures["same_choice"] > 0.99
     torch.manual_seed(9)
-    assert teach.decoder_loss(MusicVAE(student.config), *dreams(folder))[1]["divergence"] > 0.1
+    assert teach.decoder_loss(MusicVAE(student.config), *logits_of(folder, dreams))[1]["divergence"] > 0.1
 
 
-def test_lessons_change_their_half_of_the_student_only(folder: Path, tmp_path: Path) -> None:
-    teach.main(["decoder", str(folder), "-", str(tmp_path / "out"), "--steps", "3", "--batch-size", "8"])
+def test_awake_the_teacher_is_heard_but_never_changed(folder: Path, dreams: teach.Dreams) -> None:
+    teacher, student = load_run(folder).model.requires_grad_(False), load_run(folder).model
+    tokens = torch.from_numpy(np.random.default_rng(0).integers(0, 90, (4, 32, 1)))
+    loss, figures = teach.wake_loss(student, teacher, tokens, torch.zeros(4, 6), dreams.batch(0, 4))
+    loss.backward()
+    assert all(weights.grad is not None for weights in student.parameters())
+    assert not any(weights.grad is not None for weights in teacher.parameters())
+    assert figures["divergence"] == pytest.approx(0, abs=1e-4)
+
+
+def test_asleep_only_the_encoder_learns(folder: Path, tmp_path: Path) -> None:
+    teach.main(["dream", str(folder), str(tmp_path / "d.npz"), "--dreams", "32"])
+    teach.main(
+        ["sleep", str(folder), str(tmp_path / "d.npz"), str(tmp_path / "out"), *["--steps", "3", "--batch-size", "8"]]
+    )
     after = load_run(tmp_path / "out").model
     torch.manual_seed(0)
     fresh = MusicVAE(after.config).state_dict()
     changed = {name for name, value in after.state_dict().items() if not torch.equal(value, fresh[name])}
-    assert changed and all(name.startswith("decoders.") for name in changed)
+    assert changed and not any(name.startswith("decoders.") for name in changed)
 
 
 def test_killed_lessons_go_on_to_the_same_weights(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(teach, "CHECKPOINT", 2)
-    command = ["decoder", str(folder), "-", "OUT", "--steps", "6", "--batch-size", "8"]
-    whole, cut = ([str(tmp_path / name) if word == "OUT" else word for word in command] for name in ("whole", "cut"))
+    teach.main(["dream", str(folder), str(tmp_path / "d.npz"), "--dreams", "32"])
+    whole, cut = (
+        ["sleep", str(folder), str(tmp_path / "d.npz"), str(tmp_path / name), "--steps", "6", "--batch-size", "8"]
+        for name in ("whole", "cut")
+    )
     teach.main(whole)
-    loss, calls = teach.decoder_loss, iter(range(99))
+    loss, calls = teach.sleep_loss, iter(range(99))
 
     def dies(*given: object) -> object:
         if next(calls) == 3:
             raise KeyboardInterrupt
         return loss(*given)
 
-    monkeypatch.setattr(teach, "decoder_loss", dies)
+    monkeypatch.setattr(teach, "sleep_loss", dies)
     with pytest.raises(KeyboardInterrupt):
         teach.main(cut)
     assert load_run(tmp_path / "cut").config.trained["steps"] == 2
     teach.main(cut)
     one, two = (load_run(tmp_path / name).model.state_dict().values() for name in ("whole", "cut"))
     assert all(torch.equal(a, b) for a, b in zip(one, two))
-
-
-def test_joining_takes_the_decoder_of_one_and_the_encoder_of_the_other(folder: Path, tmp_path: Path) -> None:
-    torch.manual_seed(2)
-    run = load_run(folder)
-    save_run(tmp_path / "encoder", MusicVAE(run.config.model), run.config)
-    teach.join(folder, tmp_path / "encoder", tmp_path / "both")
-    both, encoder = load_run(tmp_path / "both").model, load_run(tmp_path / "encoder").model
-    tokens = torch.from_numpy(np.random.default_rng(0).integers(0, 90, (3, 32, 1)))
-    assert torch.equal(both.encode(tokens).mean, encoder.encode(tokens).mean)
-    z = torch.randn(3, 6)
-    assert torch.equal(both.predict_steps(tokens, z)[0], run.model.predict_steps(tokens, z)[0])

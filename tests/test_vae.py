@@ -110,6 +110,17 @@ def test_only_the_flat_decoder_lets_streams_hear_one_another(name: str, apart: b
 
 
 @ALL
+def test_what_is_unheard_changes_nothing(config: ModelConfig) -> None:
+    model, tokens = build(config), some_tokens(config)
+    z, everything = draw_prior(4, 6, 0), torch.ones(4, config.steps, dtype=torch.bool)
+    with torch.no_grad():
+        one = torch.cat(model.predict_steps(tokens, z, everything), -1)
+        assert torch.equal(one, torch.cat(model.predict_steps(other(tokens, config, 1, 0), z, everything), -1))
+        heard = torch.cat(model.predict_steps(tokens, z, ~everything), -1)
+    assert torch.equal(heard, says(model, tokens, z)) and not torch.allclose(heard, one)
+
+
+@ALL
 def test_every_step_hears_z(config: ModelConfig) -> None:
     model, tokens = build(config), some_tokens(config)
     assert (says(model, tokens, torch.zeros(4, 6)) != says(model, tokens, torch.ones(4, 6))).any(-1).all()
@@ -202,6 +213,20 @@ def test_each_direction_alone_has_seen_every_step(direction: str) -> None:
         model.to_mu.weight[:, :hidden] *= direction == "forward"
     for step in range(6):
         assert not model.encode(other(tokens, config, step, 0)).mean.equal(model.encode(tokens).mean), step
+
+
+def test_a_fresh_encoder_still_knows_how_a_long_window_began() -> None:
+    torch.manual_seed(0)
+    model = MusicVAE(ModelConfig((9,), 256, **TINY | {"encoder_units": 64, "encoder_layers": 1}))
+    tokens = some_tokens(model.config)
+
+    def forward_summary(changed: Tensor) -> Tensor:
+        return model.encoder(model.one_hot(changed))[1][0][-2].detach()
+
+    effects = [
+        (forward_summary(other(tokens, model.config, step, 0)) - forward_summary(tokens)).norm() for step in (0, 255)
+    ]
+    assert effects[0] > 1e-2 * effects[1] > 0
 
 
 def test_sigma_can_fall_far_below_1() -> None:

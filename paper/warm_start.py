@@ -1,0 +1,140 @@
+"""A 16-bar model whose bar decoders begin with what a 2-bar decoder knows: `musicvae train --from` goes on from there.
+
+    python paper/warm_start.py melody-16 runs/warm-melody-16 --melody runs/melody-90 data/melody-90
+    python paper/warm_start.py drums-16 runs/warm-drums-16 --drums runs/drums-2 data/drums-2
+    musicvae train melody-16 data/melody-16 --from runs/warm-melody-16 --out runs/melody-16
+
+A bar decoder hears a condition where the 2-bar decoder heard z. Conditions are coordinates of z along the principal
+components of mu over the training windows, scaled to unit variance, so that a conductor which says little yet asks for
+average music. The bass starts as the melody does. The encoder is taken over too where it has the same sizes.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from musicvae.composer import load
+from musicvae.model.checkpoint import RunConfig, save_run
+from musicvae.model.training import new_model
+from musicvae.model.vae import MusicVAE, StepDecoder
+from musicvae.music.dataset import Dataset
+from musicvae.music.representation import representation
+from musicvae.presets import preset
+
+WINDOWS = 8192  # behind the principal components
+UNKNOWN = -8.0  # logit of a token that the 2-bar decoder does not have
+
+
+class Source(NamedTuple):
+    """A trained 2-bar model and the conditions that stand for its z: z = mean + conditions @ axes."""
+
+    model: MusicVAE
+    name: str
+    mean: Tensor  # (Z)
+    axes: Tensor  # (C, Z)
+    tokens: Tensor  # of the target's tokens, the source's (V), -1 where it has none
+
+
+def source(run: str, data: str, size: int, kind: str) -> Source:
+    """The 2-bar model of a run, seen from conditions of `size`. Raises ValueError for one that is not flat."""
+    composer, tokens = load(run), Dataset(Path(data)).tokens("train")
+    if composer.model.config.bars > 1 or len(composer.model.config.vocab_sizes) > 1:
+        raise ValueError(f"{run} has bars or streams of its own; a flat 2-bar model of one stream is needed")
+    rows = np.sort(np.random.default_rng(0).permutation(len(tokens))[:WINDOWS])
+    mu = torch.from_numpy(composer.encode_tokens(np.asarray(tokens[rows])).mu)
+    mean = mu.mean(0)
+    _, lengths, directions = torch.linalg.svd(mu - mean, full_matrices=False)
+    axes = (lengths / len(rows) ** 0.5).unsqueeze(1) * directions
+    axes = torch.cat([axes[:size], axes.new_zeros(max(size - len(axes), 0), axes.shape[1])])
+    kept = float(lengths[:size].square().sum() / lengths.square().sum())
+    print(f"{run}: {size} conditions hold {kept:.1%} of the variance of mu ({kind})")
+    return Source(composer.model, run, mean, axes, renamed(composer.config.representation, kind))
+
+
+def renamed(before: str, now: str) -> Tensor:
+    """Of each token of `now` its number in `before`, -1 where it is missing there."""
+    size = representation(now).vocab_sizes[0]
+    if before != "melody-90" or now != "melody":
+        return torch.arange(size)
+    return torch.tensor([token if token < 2 else token - 21 if 23 <= token <= 110 else -1 for token in range(size)])
+
+
+@torch.no_grad()
+def take_over(decoder: StepDecoder, given: Source) -> None:
+    """The weights of the source's decoder, with conditions in the place of z."""
+    old = given.model.decoders[0]
+    assert isinstance(old, StepDecoder)
+    vocab, known = sum(old.vocab_sizes), given.tokens >= 0
+    for (name, new), weights in zip(decoder.lstm.named_parameters(), old.lstm.parameters()):
+        if name == "weight_ih_l0":
+            rows, latent = weights.split([vocab, weights.shape[1] - vocab], dim=1)
+            table = rows[:, given.tokens.clamp(min=0)] * known
+            new.copy_(torch.cat([table, latent @ given.axes.t()], dim=1))
+            shift = latent @ given.mean
+        else:
+            new.copy_(weights)
+    decoder.lstm.bias_ih_l0 += shift
+    dense = old.start.dense
+    decoder.start.dense.weight.copy_(dense.weight @ given.axes.t())
+    decoder.start.dense.bias.copy_(dense.bias + dense.weight @ given.mean)
+    places = given.tokens.clamp(min=0)
+    decoder.to_logits.weight.copy_(old.to_logits.weight[places] * known.unsqueeze(1))
+    decoder.to_logits.bias.copy_(torch.where(known, old.to_logits.bias[places], torch.tensor(UNKNOWN)))
+
+
+def same_sizes(one: nn.LSTM, other: nn.LSTM) -> bool:
+    return [p.shape for p in one.parameters()] == [p.shape for p in other.parameters()]
+
+
+def warm_start(name: str, out: Path, melody: list[str] | None, drums: list[str] | None) -> None:
+    """A run folder for `musicvae train --from`. Raises ValueError where a decoder that the preset needs is missing."""
+    chosen = preset(name)
+    model = new_model(chosen.model("small"), 0, None)
+    kinds = {"melody": ["melody"], "drums": ["drums"], "trio": ["melody", "melody", "drums"]}[chosen.representation]
+    given = {"melody": melody, "drums": drums}
+    missing = [kind for kind in kinds if given[kind] is None]
+    if missing:
+        raise ValueError(f"{name} needs a 2-bar model of {missing[0]}: --{missing[0]} RUN DATASET")
+    size = model.config.condition_size
+    sources = {kind: source(*given[kind], size, kind) for kind in set(kinds)}  # type: ignore[misc]
+    for decoder, kind in zip(model.decoders, kinds):
+        assert isinstance(decoder, StepDecoder)
+        take_over(decoder, sources[kind])
+    first = sources[kinds[0]].model.encoder
+    if len(kinds) == 1 and same_sizes(model.encoder, first):
+        model.encoder.load_state_dict(first.state_dict())
+    save_run(
+        out,
+        model,
+        RunConfig(
+            name=name,
+            representation=chosen.representation,
+            drum_map="" if chosen.representation == "melody" else "current",
+            preset=name,
+            size="small",
+            model=model.config,
+            trained={"steps": 0, "source": "bar decoders of " + ", ".join(s.name for s in sources.values())},
+        ),
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("name", choices=("melody-16", "drums-16", "trio-16"))
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--melody", nargs=2, metavar=("RUN", "DATASET"), help="a 2-bar model of melodies, and its data")
+    parser.add_argument("--drums", nargs=2, metavar=("RUN", "DATASET"), help="a 2-bar model of drums, and its data")
+    given = parser.parse_args()
+    warm_start(given.name, given.out, given.melody, given.drums)
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except ValueError as error:
+        sys.exit(f"warm_start.py: {error}")
