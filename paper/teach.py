@@ -5,11 +5,13 @@
     python paper/teach.py sleep runs/teacher runs/dreams.npz runs/asleep --steps 2000
     python paper/teach.py wake runs/teacher runs/dreams.npz runs/taught --start runs/asleep --data data/melody-90
     musicvae train melody-90 data/melody-90 --from runs/taught --out runs/melody-90
+    python paper/teach.py compare runs/teacher runs/unheard.npz runs/melody-90 --data data/melody-90
 
 The teacher needs no encoder of its own. `dream` lets it write windows from z of the prior. In `sleep` (Hinton et al.
 1995) our encoder learns q(z|x) of them. In `wake` the encoder learns equation 4 on real windows through the teacher's
 decoder, which stays as it is, while our decoder learns the teacher's whole distribution at every step of the same
 windows, from the same z, and of dreams, from theirs. Killed, the same command goes on from the last checkpoint.
+`compare` says how near a student is to its teacher, on test windows and on dreams that it did not learn from.
 """
 
 import argparse
@@ -26,11 +28,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from musicvae.evaluation.reconstruction import draw_windows
 from musicvae.files import replacing
 from musicvae.model.checkpoint import RunConfig, load_run, save_run
 from musicvae.model.objective import TrainingConfig, learning_rate, objective
 from musicvae.model.sampling import FastDecoder
-from musicvae.model.training import Feed, draw_noise, wants_bf16
+from musicvae.model.training import Feed, draw_noise, draw_uniform, wants_bf16
 from musicvae.model.vae import MusicVAE, Output
 from musicvae.music.dataset import Dataset
 from musicvae.music.representation import representation
@@ -39,7 +42,7 @@ from musicvae.train import keep_memory
 BETA, FREE_BITS = 0.2, 48.0
 LOG, CHECKPOINT = 25, 100  # steps
 DREAMT = 512  # windows dreamt at once
-ENCODER_RATE = 0.3  # of the learning rate, in `wake`: through a decoder that stays as it is, a large step never returns
+ENCODER_RATE = 0.2  # of the learning rate, in `wake`: through a decoder that stays as it is, a large step never returns
 CPU = torch.device("cpu")
 
 
@@ -113,6 +116,30 @@ def wake_loss(
     }
 
 
+@torch.no_grad()
+def compare(student: MusicVAE, teacher: MusicVAE, tokens: np.ndarray, dreams: Dreams) -> dict[str, float]:
+    """How near the student is to its teacher: on real windows, z drawn by the student's encoder, and on dreams.
+
+    tokens (N, T, 1). Divergence: KL(teacher || student) in nats a step; same choice: share of steps with the same most
+    likely token, both after the true ones; sampled accuracy: of the real windows, by either decoder, temperature 1.
+    """
+    figures: dict[str, list[float]] = {}
+    decoders = {"student": FastDecoder(student), "teacher": FastDecoder(teacher)}
+    for at in range(0, len(tokens), DREAMT):
+        real = torch.from_numpy(np.asarray(tokens[at : at + DREAMT], np.int64))
+        posterior = student.encode(real)
+        z = posterior.mean + posterior.stddev * draw_noise(tuple(posterior.mean.shape), 0, 6, at)
+        uniforms = draw_uniform((*real.shape,), 0, 7, at)
+        values = decoder_loss(student, z, real, teacher.predict_steps(real, z)[0])[1]
+        for name, decoder in decoders.items():
+            values[f"{name}_sampled_accuracy"] = float((decoder.decode(z, uniforms) == real).float().mean())
+        dreamt = Dreams(dreams.z[at : at + DREAMT], dreams.tokens[at : at + DREAMT]).batch(0, min(len(real), DREAMT))
+        imagined = decoder_loss(student, *dreamt, teacher.predict_steps(dreamt[1], dreamt[0])[0])[1]
+        for name, value in {**values, **{f"dreams_{name}": value for name, value in imagined.items()}}.items():
+            figures.setdefault(name, []).append(value)
+    return {name: round(float(np.mean(values)), 4) for name, values in figures.items()}
+
+
 # --- the loop ------------------------------------------------------------------------------------------------------
 
 
@@ -167,7 +194,7 @@ def study(
 
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("dream", "sleep", "wake"))
+    parser.add_argument("what", choices=("dream", "sleep", "wake", "compare"))
     parser.add_argument("teacher", type=Path)
     parser.add_argument("dreams", type=Path, help="the teacher's dreams: an .npz")
     parser.add_argument("out", type=Path, nargs="?", help="run folder")
@@ -175,6 +202,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--steps", type=int, default=2000)
     parser.add_argument("--batch-size", type=int, default=128)
     parser.add_argument("--dreams-a-batch", type=int, default=64, help="beside the real windows of `wake`")
+    parser.add_argument("--seed", type=int, default=0, help="of the dreams")
     parser.add_argument("--learning-rate", type=float, default=1e-3)
     parser.add_argument("--start", type=Path, help="run whose weights are the first; without it they are random")
     parser.add_argument("--data", type=Path, help="data set of real windows")
@@ -186,12 +214,18 @@ def main(arguments: list[str] | None = None) -> None:
     teacher = loaded.model.requires_grad_(False)
     if given.what == "dream":
         with replacing(given.dreams) as temporary, temporary.open("wb") as file:
-            np.savez(file, **dream(teacher, given.number)._asdict())
+            np.savez(file, **dream(teacher, given.number, given.seed)._asdict())
         return
-    if given.out is None or (given.what == "wake" and given.data is None):
-        parser.error("sleep and wake write a run folder OUT, and wake needs --data")
+    if given.out is None or (given.what != "sleep" and given.data is None):
+        parser.error("sleep, wake and compare need a run folder OUT, the last two --data as well")
     with np.load(given.dreams) as saved:
         dreams = Dreams(saved["z"], saved["tokens"])
+    if given.what == "compare":
+        figures = compare(
+            load_run(given.out).model, teacher, Dataset(given.data).tokens("test")[: len(dreams.z)], dreams
+        )
+        print(json.dumps(figures, indent=1))
+        return
     rate = given.learning_rate
     config = TrainingConfig(
         steps=given.steps, batch_size=given.batch_size, learning_rate=rate, final_learning_rate=rate / 100
