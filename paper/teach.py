@@ -221,10 +221,9 @@ def main(arguments: list[str] | None = None) -> None:
     with np.load(given.dreams) as saved:
         dreams = Dreams(saved["z"], saved["tokens"])
     if given.what == "compare":
-        figures = compare(
-            load_run(given.out).model, teacher, Dataset(given.data).tokens("test")[: len(dreams.z)], dreams
-        )
-        print(json.dumps(figures, indent=1))
+        tokens = Dataset(given.data).tokens("test")
+        tokens = np.asarray(tokens[draw_windows(len(tokens), len(dreams.z), given.seed)])
+        print(json.dumps(compare(load_run(given.out).model, teacher, tokens, dreams), indent=1))
         return
     rate = given.learning_rate
     config = TrainingConfig(
