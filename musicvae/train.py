@@ -47,7 +47,11 @@ def train_preset(
     """
     chosen, limit = preset(name), seconds(max_time) if max_time else None
     dataset = fitting(Dataset(dataset_folder), chosen)
-    initial = None if start is None else beginning(load(start), dataset, start)
+    initial = None
+    if start is not None:
+        initial = load(start)
+        dataset = dataset.seen_as(initial.config.representation)
+        initial = beginning(initial, dataset, start)
     size = size if initial is None else initial.config.size
     given = [f"training.steps={steps}"] if steps is not None else []
     model, training = change(

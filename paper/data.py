@@ -62,6 +62,14 @@ RECIPES = {
 }
 
 
+def recipe_of(representation: str, bars: int) -> str:
+    """The name of the data set for models of this kind. Raises ValueError where there is none."""
+    for name, recipe in RECIPES.items():
+        if (recipe.representation, recipe.bars) == (representation, bars):
+            return name
+    raise ValueError(f"no recipe for {representation} of {bars} bars; there are {', '.join(RECIPES)}")
+
+
 def build(name: str, corpora: Path, out: Path, workers: int) -> Dataset:
     """The data set of that name in the folder `out`, built unless it is there. ValueError names missing corpora."""
     recipe = RECIPES[name]

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from data import recipe_of
 from musicvae.box import models
 from musicvae.composer import Composer, load
 from musicvae.evaluation.command import fitting_dataset
@@ -48,11 +49,10 @@ class Scene:
 
     def windows(self, composer: Composer) -> tuple[np.ndarray, np.ndarray]:
         """Test windows of a model's kind (N, T, streams), and the group of songs of each."""
-        kind = f"{composer.representation.name}-{composer.bars}"
         if self.data is None:
-            raise Missing(f"it needs test windows of {kind} (see --data)")
+            raise Missing(f"it needs test windows for {composer.name} (see --data)")
         try:
-            dataset = fitting_dataset(composer, self.data / kind)
+            dataset = fitting_dataset(composer, self.data / recipe_of(composer.representation.name, composer.bars))
         except ValueError as error:
             raise Missing(str(error)) from None
         return np.asarray(dataset.tokens("test")), dataset.rows("test", ["group"])["group"].to_numpy()

@@ -21,7 +21,7 @@ import torch
 from tables import write_results
 from train import MODELS
 
-from data import ORIGIN
+from data import ORIGIN, recipe_of
 from musicvae.box import PRETRAINED
 from musicvae.composer import Composer, load
 from musicvae.evaluation.command import KINDS, TEMPERATURES, fitting_dataset
@@ -145,7 +145,7 @@ def main(arguments: list[str] | None = None) -> None:
             print(f"{name}: not trained")
             continue
         composer = load(folder, given.device)
-        dataset = fitting_dataset(composer, given.data / name.removesuffix("-flat"))
+        dataset = fitting_dataset(composer, given.data / recipe_of(composer.representation.name, composer.bars))
         mark = stamp(folder, dataset, options)
         if kept.exists() and json.loads(kept.read_text())["stamp"] == mark:
             print(f"{name}: measured before")

@@ -20,7 +20,7 @@ from musicvae.music.grouping import SPLITS
 from musicvae.music.guard import MidiError
 from musicvae.music.inspection import print_report
 from musicvae.music.midi import Song
-from musicvae.music.representation import Melody
+from musicvae.music.representation import Melody, representation
 from musicvae.music.sources import chunks, list_sources, read_sources
 
 # --- what is in it -----------------------------------------------------------------------------------------------
@@ -65,6 +65,22 @@ def test_every_representation(kind, bars, tmp_path):
 
 
 # --- the same, however it is made --------------------------------------------------------------------------------
+
+
+def test_melodies_seen_as_melody_90_are_the_same_notes_but_for_windows_that_leave_the_piano(songs, tmp_path):
+    low = file(track(*notes(*((s, 15 + s % 9, 2) for s in range(0, 128, 2)))))
+    data = build([songs, write(tmp_path / "low", {"low.mid": low})], MELODY, tmp_path / "out")
+    seen, full, narrow = data.seen_as("melody-90"), Melody(), representation("melody-90")
+    assert data.seen_as("melody") == data and seen.settings.representation == "melody-90"
+    for split in SPLITS:
+        tokens, files = data.tokens(split), data.rows(split, ["file"])["file"].to_pylist()
+        kept = [(t, f) for t, f in zip(tokens, files) if not f.endswith("low.mid")]
+        assert seen.rows(split, ["file"])["file"].to_pylist() == [f for _, f in kept]
+        for (before, _), after in zip(kept, seen.tokens(split)):
+            assert full.to_song(before).notes.pitch.tolist() == narrow.to_song(after).notes.pitch.tolist()
+    assert sum(len(seen.tokens(s)) for s in SPLITS) < sum(len(data.tokens(s)) for s in SPLITS)
+    with pytest.raises(ValueError, match="tokens alone"):
+        seen.rows("train")
 
 
 def test_any_number_of_workers_gives_the_same_bytes(songs, data, tmp_path):

@@ -59,7 +59,7 @@ def evaluate_model(
 
 def fitting_dataset(composer: Composer, folder: Path) -> Dataset:
     """The data set in a folder. Raises ValueError for one that is not of the model's kind."""
-    dataset, kinds = Dataset(folder), KINDS[composer.representation.name]
+    dataset, kinds = Dataset(folder).seen_as(composer.representation.name), KINDS[composer.representation.name]
     ours = (composer.representation.name, composer.bars, getattr(composer.representation, "drum_map", "current"))
     theirs = (dataset.settings.representation, dataset.settings.bars, dataset.settings.drum_map)
     if ours[:2] != theirs[:2] or ("drums" in kinds and ours[2] != theirs[2]):

@@ -10,7 +10,7 @@ import hashlib
 import json
 import shutil
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from musicvae.music.grouping import HELD_BACK, SPLITS, read_groups, split_groups
 from musicvae.music.mapping import ChunkTask, DatasetSettings, map_chunk, read_chunk_results
 from musicvae.music.reducing import BucketTask, reduce_bucket, schema
 from musicvae.music.report import FileResult, make_report
+from musicvae.music.representation import MELODY_90
 from musicvae.music.sources import Source, chunks, list_sources
 from musicvae.music.workers import run_tasks
 
@@ -96,6 +97,7 @@ class Dataset:
     """A folder that `build_dataset` wrote: train, validation and test windows, and the report."""
 
     folder: Path
+    narrow: bool = False  # melodies seen as melody-90: windows with other pitches are left out
 
     def __post_init__(self):
         object.__setattr__(self, "folder", Path(self.folder))
@@ -116,7 +118,13 @@ class Dataset:
 
     @property
     def settings(self) -> DatasetSettings:
-        return DatasetSettings(**self.report["settings"])
+        settings = DatasetSettings(**self.report["settings"])
+        return replace(settings, representation=MELODY_90.name) if self.narrow else settings
+
+    def seen_as(self, representation: str) -> "Dataset":
+        """Melodies as melody-90, where a model wants that; in every other case the data set itself."""
+        both = (representation, self.settings.representation)
+        return replace(self, narrow=True) if both == (MELODY_90.name, "melody") else self
 
     def rows(self, split: str, columns: list[str] | None = None) -> pa.Table:
         """The windows of a split as an Arrow table: tokens, file, instrument, bar, tempo, split, group."""
@@ -124,12 +132,20 @@ class Dataset:
             raise ValueError(f"no split {split!r}; there are {', '.join(SPLITS)}")
         path = self.folder / f"{split}.parquet"
         try:
-            return pq.read_table(path, columns=columns)
+            table = pq.read_table(path, columns=columns)
         except (OSError, pa.ArrowInvalid) as error:
             raise ValueError(f"{path}: cannot be read ({error}). Build the data set again") from None
+        if not self.narrow:
+            return table
+        tokens = MELODY_90.narrowed(replace(self, narrow=False).tokens(split))
+        if "tokens" in table.column_names:
+            raise ValueError(f"{self.folder}: seen as {MELODY_90.name}, tokens are had from Dataset.tokens alone")
+        return table.filter(pa.array(tokens.kept))
 
     def tokens(self, split: str) -> np.ndarray:
         """The windows of a split, (N, T, streams) uint16, mapped from disk where the folder can be written to."""
+        if self.narrow:
+            return MELODY_90.narrowed(replace(self, narrow=False).tokens(split)).tokens
         path = self.folder / f"{split}.parquet"
         if split not in SPLITS or not path.is_file():
             self.rows(split)  # says what is wrong

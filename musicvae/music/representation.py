@@ -113,6 +113,18 @@ class Melody:
         """tokens (B, T, 1) -> the same, each example shifted by a random interval within range."""
         return _transposed(tokens, (0,), self.vocab_sizes[0], rng)
 
+    def narrowed(self, tokens: np.ndarray) -> "Narrowed":
+        """tokens (N, T, 1) of the full range of pitches -> those of this one, for windows that keep within it."""
+        pitched = tokens >= FIRST_PITCH
+        inside = (tokens >= FIRST_PITCH + self.lowest) & (tokens <= FIRST_PITCH + self.highest)
+        kept = np.all(inside | ~pitched, axis=(1, 2), keepdims=True)[:, 0, 0]
+        return Narrowed(np.where(pitched, tokens - self.lowest, tokens)[kept].astype(tokens.dtype), kept)
+
+
+class Narrowed(NamedTuple):
+    tokens: np.ndarray  # (M, T, 1)
+    kept: np.ndarray  # (N,) which windows these are
+
 
 @dataclass(frozen=True)
 class Drums:
