@@ -1,16 +1,17 @@
 """A trained run -> a model in the box: measured on the test split, weights in fp16, with a card.
 
-    python paper/release.py RUN DATASET paper/sources/melody-2.md musicvae/pretrained/melody-2
+    python paper/release.py runs/melody-16 data/melody-16 paper/sources/melody.md paper/sources/warm.md --name melody-16
 
 The figures are those of the fp16 weights that are shipped, not of the run's.
 """
 
+import argparse
 import json
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from musicvae.box import PRETRAINED
 from musicvae.composer import load
 from musicvae.evaluation.command import TEMPERATURES, evaluate_model
 from musicvae.model.checkpoint import load_run, save_run
@@ -18,10 +19,11 @@ from musicvae.model.checkpoint import load_run, save_run
 SAMPLES = 256
 
 
-def release(run: Path, dataset: Path, sources: str, target: Path) -> None:
+def release(run: Path, dataset: Path, sources: str, target: Path, windows: int | None = None) -> None:
     model, config = load_run(run)
+    config = replace(config, name=target.name)
     save_run(target, model, config, half=True)
-    figures = evaluate_model(load(target), dataset, samples=SAMPLES)
+    figures = evaluate_model(load(target), dataset, windows=windows, samples=SAMPLES)
     stream = figures["reconstruction"]["mean"] or figures["reconstruction"]["streams"][0]
     test = {
         "sampled_accuracy": round(stream["sampled"]["accuracy"]["value"], 4),
@@ -40,8 +42,9 @@ def card(config: Any, figures: dict[str, Any], report: dict[str, Any], sources: 
     numbers = {
         name: f"{s['windows']:,} windows of {s['songs']:,} songs ({s['groups']:,} groups)" for name, s in splits.items()
     }
-    steps, bars = trained["steps"], config.model.steps // 16
-    command = f"musicvae train {config.preset} DATASET --out RUN --size {config.size} --steps {settings['steps']}"
+    bars, start = config.model.steps // 16, trained.get("from")
+    begun = f" --from {start['name']}" if start else ""
+    command = f"musicvae train {config.preset} DATASET --out RUN{begun} --steps {settings['steps']}"
     lines = [
         f"# {config.name}",
         "",
@@ -55,9 +58,11 @@ def card(config: Any, figures: dict[str, Any], report: dict[str, Any], sources: 
         "",
         "## Training",
         "",
-        f"`{command}`: {steps:,} of {settings['steps']:,} updates of {settings['batch_size']} windows",
-        f"in {trained['seconds']:,.0f} s on the {trained['device']} (one thread, torch {trained['torch']});",
-        f"free bits {settings['free_bits']:g}, beta up to {settings['beta']:g}.",
+        f"`{command}`: {trained['steps']:,} of {settings['steps']:,} updates of {settings['batch_size']} windows",
+        f"in {trained['seconds'] / 60:,.0f} minutes on the {trained['device']} (one thread, torch {trained['torch']});",
+        f"free bits {settings['free_bits']:g}, beta up to {settings['beta']:g}, learning rate "
+        f"{settings['learning_rate']:g}, token dropout {settings['token_dropout']:g} at first.",
+        *lessons(start),
         "",
         "## Reconstruction of the test windows",
         "",
@@ -74,6 +79,20 @@ def card(config: Any, figures: dict[str, Any], report: dict[str, Any], sources: 
     return "\n".join(lines) + "\n"
 
 
+def lessons(start: dict[str, Any] | None) -> list[str]:
+    """What came before the training: lessons of a teacher, or the weights of other models."""
+    source = (start or {}).get("source")
+    if not source:
+        return []
+    if isinstance(source, str):
+        return ["", f"It began with {source}."]
+    done = [
+        f"{done['lesson']}, {done['steps']:,} updates of {done['batch_size']} in {done['seconds'] / 60:,.0f} minutes"
+        for done in source["lessons"]
+    ]
+    return ["", f"Before it, lessons of {source['taught_by']}: " + "; ".join(done) + "."]
+
+
 def _reconstruction(report: dict[str, Any]) -> list[str]:
     ways = {
         "sampled": "sampled (temperature 1), z drawn",
@@ -84,9 +103,10 @@ def _reconstruction(report: dict[str, Any]) -> list[str]:
     }
     rows = ["| | accuracy (95 % interval) | onset F1 (95 % interval) |", "|---|---|---|"]
     for stream in report["streams"]:
+        name = f"{stream['name']}: " if len(report["streams"]) > 1 else ""
         for way, text in ways.items():
             cells = [_estimate(stream[way][figure]) for figure in ("accuracy", "onset_f1")]
-            rows.append(f"| {text} | {cells[0]} | {cells[1]} |")
+            rows.append(f"| {name}{text} | {cells[0]} | {cells[1]} |")
     units = f"{report['active_units']} of {report['latent_size']} units of z in use"
     rows += [
         "",
@@ -113,18 +133,22 @@ def _statistics(statistics: dict[str, Any]) -> list[str]:
         "copies": "share that are a training window",
         "copies_transposed": "the same, in any key",
     }
-    streams = [statistics[column]["streams"][0] for column in columns]
-    for key, text in names.items():
-        if streams[0][key] is not None:
-            rows.append(f"| {text} | " + " | ".join(f"{s[key]:.3f}" for s in streams) + " |")
-    for drum in streams[0]["hits_a_bar"] or {}:
-        rows.append(f"| {drum}, hits a bar | " + " | ".join(f"{s['hits_a_bar'][drum]:.3f}" for s in streams) + " |")
+    for parts in zip(*(statistics[column]["streams"] for column in columns)):
+        stream = f"{parts[0]['name']}: " if len(statistics["windows"]["streams"]) > 1 else ""
+        values = {text: [part[key] for part in parts] for key, text in names.items() if parts[0][key] is not None}
+        for drum in parts[0]["hits_a_bar"] or {}:
+            values[f"{drum}, hits a bar"] = [part["hits_a_bar"][drum] for part in parts]
+        rows += [f"| {stream}{text} | " + " | ".join(f"{v:.3f}" for v in row) + " |" for text, row in values.items()]
     return rows
 
 
 if __name__ == "__main__":
-    if len(sys.argv) != 5:
-        sys.exit(__doc__)
-    release(
-        Path(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3]).read_text(encoding="utf-8").strip(), Path(sys.argv[4])
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run", type=Path)
+    parser.add_argument("dataset", type=Path)
+    parser.add_argument("sources", type=Path, nargs="+", help="what it learned from, as Markdown: parts of the card")
+    parser.add_argument("--windows", type=int, help="at most so many test windows, drawn by the seed")
+    parser.add_argument("--name", required=True, help="of the model in the box")
+    given = parser.parse_args()
+    text = "\n\n".join(path.read_text(encoding="utf-8").strip() for path in given.sources)
+    release(given.run, given.dataset, text, PRETRAINED / given.name, given.windows)

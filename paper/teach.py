@@ -20,8 +20,9 @@ import math
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -188,8 +189,22 @@ def study(
             saved = {"model": student.state_dict(), "optimizer": optimizer.state_dict()}
             with replacing(state) as temporary:
                 torch.save({**saved, "step": step, "seconds": seconds}, temporary)
-            taught = {**run.trained, "steps": step, "seconds": round(seconds, 1), **figures}
-            save_run(out, student, RunConfig(**{**vars(run), "trained": taught}))
+            lesson_done = {
+                "lesson": run.name,
+                "steps": step,
+                "seconds": round(seconds, 1),
+                "batch_size": config.batch_size,
+            }
+            source = {**run.trained["source"], "lessons": [*run.trained["source"]["lessons"], lesson_done]}
+            taught = {"steps": step, "seconds": round(seconds, 1), "source": source, **figures}
+            save_run(out, student, replace(run, trained=taught))
+
+
+def origin(teacher: RunConfig, start: RunConfig | None) -> dict[str, Any]:
+    """What is kept of who taught, and of the lessons before this one."""
+    source = teacher.trained.get("source", {})
+    before = start.trained.get("source", {}).get("lessons", []) if start else []
+    return {"taught_by": source.get("name", teacher.name), "licence": source.get("licence", ""), "lessons": before}
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -232,8 +247,8 @@ def main(arguments: list[str] | None = None) -> None:
     torch.manual_seed(0)
     start = load_run(given.start) if given.start else None
     student = start.model.train() if start else MusicVAE(teacher.config)
-    origin = {"teacher": loaded.config.trained.get("source", ""), **({"start": start.config.trained} if start else {})}
-    run = RunConfig(**{**vars(loaded.config), "name": "taught", "trained": origin})
+    source = origin(loaded.config, start.config if start else None)
+    run = replace(loaded.config, name=given.what, trained={"source": source})
     if given.what == "sleep":
         rates = {"encoder": 1.0, "to_": 1.0}
         study(
