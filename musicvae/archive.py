@@ -1,6 +1,7 @@
 """Archives from strangers: unpacked member by member, each name and size looked at before a byte is written."""
 
 import gzip
+import math
 import shutil
 import stat
 import struct
@@ -112,12 +113,7 @@ def _zip_members(path: Path) -> Iterator[Member]:
 
 
 def _tar_members(path: Path, limit: int) -> Iterator[Member]:
-    with open(path, "rb") as plain:
-        packed = plain.read(2) == GZIP
-    with (
-        gzip.open(path) if packed else open(path, "rb") as file,
-        tarfile.open(fileobj=_Measured(file, path, limit), mode="r:") as archive,  # type: ignore[call-overload]
-    ):
+    with open_tar(path, limit) as archive:
         for info in archive:
             if info.isdir():
                 checked_name(path, info.name)
@@ -126,6 +122,18 @@ def _tar_members(path: Path, limit: int) -> Iterator[Member]:
             if content is None:
                 raise _no_file(path, info.name)
             yield Member(info.name, info.size, content)
+
+
+@contextmanager
+def open_tar(path: Path, limit: float = math.inf) -> Iterator[tarfile.TarFile]:
+    """A tar, packed by gzip or not: no header can fill the memory, and nothing is read beyond `limit` bytes."""
+    with open(path, "rb") as plain:
+        packed = plain.read(2) == GZIP
+    with (
+        gzip.open(path) if packed else open(path, "rb") as file,
+        tarfile.open(fileobj=_Measured(file, path, limit), mode="r:") as archive,  # type: ignore[call-overload]
+    ):
+        yield archive
 
 
 def _too_much(path: Path, size: int) -> ValueError:
@@ -156,7 +164,7 @@ def _read(path: Path, member: Member, size: int) -> bytes:
 class _Measured:
     """A file to read from, but not on after `limit` bytes, and no header that would fill the memory."""
 
-    def __init__(self, file: Any, path: Path, limit: int):
+    def __init__(self, file: Any, path: Path, limit: float):
         self.file, self.path, self.limit = file, path, limit
         self.tell = file.tell
 

@@ -10,7 +10,7 @@ from musicvae.commands.attributes import apply, learn, show, swap, sweep
 from musicvae.commands.datasets import build, info
 from musicvae.commands.exchange import export_model, import_model
 from musicvae.commands.latent import average, grid, interpolate, vary
-from musicvae.commands.output import spelled_out
+from musicvae.commands.output import gathered, spelled_out
 from musicvae.commands.playing import decode, encode, inspect, reconstruct, sample
 from musicvae.commands.training import evaluate, models, train
 
@@ -49,7 +49,7 @@ def main() -> None:
     try:
         tyro.cli(
             COMMANDS[name],
-            args=spelled_out(words[len(name.split()) :]),
+            args=gathered(spelled_out(words[len(name.split()) :])),
             prog=f"musicvae {name}",
             config=(tyro.conf.FlagCreatePairsOff,),
         )

@@ -23,6 +23,8 @@ from musicvae.music.representation import Representation, representation
 
 CARD = "README.md"
 BATCH = 128  # windows decoded or encoded at once
+MOST = 10_000  # windows written in one call
+FARTHEST = 1000.0  # a number of z may be so large; the prior hardly ever goes beyond 5
 
 
 class Posterior(NamedTuple):
@@ -105,9 +107,7 @@ class Composer:
 
     def sample(self, n: int = 1, temperature: float = 0.5, seed: int = 0, tempo: float = DEFAULT_TEMPO) -> list[Song]:
         """n new songs of one window each, z drawn from the prior. The same seed gives the same songs, whatever n."""
-        if n < 1:
-            raise ValueError(f"n is {n}; it must be at least 1")
-        z = draw_prior(n, self.latent_size, _checked_seed(seed)).numpy()
+        z = draw_prior(_checked_number(n), self.latent_size, _checked_seed(seed)).numpy()
         return self.decode(z, temperature, seed, tempo)
 
     def encode(
@@ -155,8 +155,8 @@ class Composer:
         z = np.asarray(z, np.float32)
         if z.ndim != 2 or z.shape[1] != self.latent_size or not len(z):
             raise ValueError(f"z of shape {z.shape}; this model needs (N, {self.latent_size})")
-        if not np.isfinite(z).all():
-            raise ValueError("z holds values that are not finite")
+        if not (np.abs(z) <= FARTHEST).all():
+            raise ValueError(f"z has values that are not finite, or beyond {FARTHEST:g}; most music is within -5 to 5")
         if not 0 <= temperature < float("inf"):
             raise ValueError(
                 f"a temperature of {temperature:g}; it must be 0 or more (1 is the model's own, 0 the most likely)"
@@ -238,6 +238,7 @@ class Composer:
     ) -> list[Song]:
         """Songs of one window on the way from a to b; the ends are reconstructions, and count among the steps."""
         places = self._places([a, b])
+        _checked_number(steps)
         z = latent.path(places[0].mu, places[1].mu, steps, linear)
         return self._play(z, np.linspace(places[0].tempo, places[1].tempo, steps), temperature, seed)
 
@@ -246,6 +247,7 @@ class Composer:
     ) -> list[list[Song]]:
         """Rows of songs between four corners, two above and two below; each edge is an interpolation."""
         places = self._places(corners)
+        _checked_number(size * size)
         z = latent.grid(np.stack([p.mu for p in places]), size, linear)
         tempo = latent.grid(np.array([[p.tempo] for p in places]), size, straight=True)
         songs = self._play(z.reshape(size * size, -1), tempo.ravel(), temperature, seed)
@@ -264,12 +266,11 @@ class Composer:
         self, place: Place, n: int = 8, amount: float = 0.3, temperature: float = 0.0, seed: int = 0
     ) -> list[Song]:
         """n songs on the way from a window to draws of the prior: an amount of 0 is its reconstruction, 1 the draw."""
-        if n < 1:
-            raise ValueError(f"n is {n}; it must be at least 1")
         if not 0 <= amount <= 1:
             raise ValueError(f"an amount of {amount:g}; it must be from 0 (the song itself) to 1 (any other)")
         phrase = self._places([place])[0]
-        z = latent.slerp(phrase.mu, draw_prior(n, self.latent_size, _checked_seed(seed)).numpy(), amount)
+        others = draw_prior(_checked_number(n), self.latent_size, _checked_seed(seed)).numpy()
+        z = latent.slerp(phrase.mu, others, amount)
         return self._play(z, [phrase.tempo] * n, temperature, seed)
 
     def _places(self, places: Sequence[Place]) -> list[Phrase]:
@@ -311,11 +312,26 @@ class Composer:
 
 
 def load(name: str | Path, device: str = "cpu") -> Composer:
-    """A run folder, a model in the box, or owner/name on the hub -> Composer. ValueError lists what there is."""
+    """A run folder, a model in the box, or owner/name on the hub -> Composer.
+
+    Raises ValueError for none of that name (it lists what there is), and where model and music do not fit each other.
+    """
     folder = find_model(name)
     run = load_run(folder, device)
     music = representation(run.config.representation, run.config.drum_map or "current")
+    found, steps = run.config.model.vocab_sizes, run.config.model.steps
+    if found != music.vocab_sizes or steps % STEPS_PER_BAR:
+        raise ValueError(
+            f"{folder}: the model has vocab_sizes {found} and {steps} steps; {run.config.representation} needs "
+            f"{music.vocab_sizes} and whole bars of {STEPS_PER_BAR} steps. Mend config.json, or train again"
+        )
     return Composer(run.model, run.config, music, folder)
+
+
+def _checked_number(n: int) -> int:
+    if not 1 <= n <= MOST:
+        raise ValueError(f"{n} pieces of music; it must be from 1 to {MOST:,}")
+    return n
 
 
 def _checked_seed(seed: int) -> int:

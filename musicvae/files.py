@@ -8,6 +8,31 @@ from pathlib import Path
 
 
 @contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Holds the lock file `path`, which is gone afterwards. ValueError where another process holds it.
+
+    Whoever dies loses the lock. Where the system has no flock (Windows), nothing is locked.
+    """
+    try:
+        import fcntl
+    except ImportError:
+        yield
+        return
+    with open(path, "w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise ValueError(
+                f"another process is writing here (it holds {path}). Wait for it, or give another --out"
+            ) from None
+        try:
+            yield
+        finally:
+            with suppress(OSError):
+                path.unlink()
+
+
+@contextmanager
 def replacing(path: Path, concurrent: bool = False) -> Iterator[Path]:
     """`with replacing(path) as temporary`: what is written there becomes `path` at the end, else nothing changes.
 

@@ -102,7 +102,9 @@ def provenance(start: Composer) -> dict[str, Any]:
 
 
 def use_threads(number: int) -> None:
-    """So many CPU threads; 0 leaves the choice to torch."""
+    """So many CPU threads; 0 leaves the choice to torch. ValueError for fewer."""
+    if number < 0:
+        raise ValueError(f"--threads {number}; it must be 0 (one for each core) or more")
     if number:
         import torch
 

@@ -43,7 +43,7 @@ from musicvae.train import keep_memory
 BETA, FREE_BITS = 0.2, 48.0
 LOG, CHECKPOINT = 25, 100  # steps
 DREAMT = 512  # windows dreamt at once
-ENCODER_RATE = 0.2  # of the learning rate, in `wake`: through a decoder that stays as it is, a large step never returns
+ENCODER_RATE = 0.4  # of the learning rate, in `wake`: through a decoder that stays as it is, a large step never returns
 CPU = torch.device("cpu")
 
 

@@ -102,6 +102,7 @@ MALADIES = {
     "empty config": (lambda run: (run / "config.json").write_text(""), "no valid run configuration"),
     "a list": (lambda run: (run / "config.json").write_text("[]"), "no valid run configuration"),
     "future format": (lambda run: change_config(run, format=99), "has format 99"),
+    "a name that leads elsewhere": (lambda run: change_config(run, name="../../trav"), "no slash"),
     "no model": (lambda run: change_config(run, model=None), "$.model"),
     "wrong type": (lambda run: change_config(run, model={"vocab_sizes": [9], "steps": "many"}), "$.model.steps"),
     "impossible model": (lambda run: change_config(run, model={"vocab_sizes": [9], "steps": 5, "bars": 2}), "2 bars"),

@@ -3,12 +3,14 @@
 import json
 import subprocess
 import sys
+import zipfile
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from musicvae import cli
+from musicvae.commands.output import gathered
 from musicvae.composer import Composer
 from musicvae.model.checkpoint import RunConfig, load_run
 from musicvae.model.vae import ModelConfig, MusicVAE
@@ -183,9 +185,14 @@ def test_every_mistake_is_one_line_with_a_way_out_and_writes_nothing(musicvae, r
     (tmp_path / "text.npz").write_text("no zip")
     Drums().to_song(np.ones((32, 1), np.int64)).save(tmp_path / "beat.mid")
     out = tmp_path / "out"
+    np.savez(tmp_path / "far.npz", z=np.full((2, 8), 1e30, np.float32))
+    header = b"{'descr': '<f8', 'fortran_order': False, 'shape': (1000000000000, 128), }"
+    vast = b"\x93NUMPY\x01\x00" + (len(header) + 1).to_bytes(2, "little") + header + b"\n"
+    with zipfile.ZipFile(tmp_path / "vast.npz", "w") as archive:
+        archive.writestr("z.npy", vast)
     mistakes = [
         (["sample", "no-such-model", "--out", out], "in the box"),
-        (["sample", run, "--out", out, "-n", 0], "at least 1"),
+        (["sample", run, "--out", out, "-n", 0], "from 1 to 10,000"),
         (["sample", run, "--out", out, "--temperature", -1], "temperature"),
         (["sample", run, "--out", out, "--tempo", 0], "tempo"),
         (["reconstruct", run, tmp_path / "nothing.mid", "--out", out], "nothing.mid"),
@@ -204,12 +211,29 @@ def test_every_mistake_is_one_line_with_a_way_out_and_writes_nothing(musicvae, r
         (["train", "melody-2", dataset, "--out", out, "--set", "training.bach_size=1"], "known are"),
         (["train", "melody-2", dataset, "--out", out, "--max-time", "soon"], "10m"),
         (["evaluate", run, tmp_path], "not a data set"),
+        (["evaluate", run, dataset, "--samples", -1], "0 (none) or more"),
+        (["sample", run, "-n", 10**9, "--out", out], "from 1 to 10,000"),
+        (["sample", run, "--device", "foo", "--out", out], "the device 'foo' cannot be used here"),
+        (["sample", run, "--device", "meta", "--out", out], "the device 'meta' cannot be used here"),
+        (["decode", run, tmp_path / "far.npz", "--out", out], "beyond 1000"),
+        (["decode", run, tmp_path / "vast.npz", "--out", out], "cannot be read"),
+        (["encode", run, midi / "tune-00.mid", "--out", tmp_path], "is a folder"),
+        (["train", "melody-2", dataset, "--out", out, "--threads", -1], "--threads -1"),
+        (["train", "melody-2", dataset, "--out", out, "--seed", 2**64], "below 2^63"),
+        (["train", "melody-2", dataset, "--out", out, "--set", "model.decoder_units=1000000000"], "at most 65536"),
+        (["train", "melody-2", dataset, "--out", out, "--set", "bogus=1", "--set", "training.seed=1"], "'bogus=1'"),
     ]
     for words, reason in mistakes:
         code, _, err = musicvae(*words)
         assert code == 1, words
         assert reason in err and len(err.strip().splitlines()) == 1, (words, err)
         assert not out.exists(), words
+
+
+def test_an_option_that_is_repeated_means_all_of_its_values():
+    words = ["preset", "--set", "a=1", "b=2", "--out", "x", "--set", "c=3", "--set=d=4", "--steps", "3"]
+    assert gathered(words) == ["preset", "--set", "a=1", "b=2", "c=3", "d=4", "--out", "x", "--steps", "3"]
+    assert gathered(["a", "--out", "x"]) == ["a", "--out", "x"]
 
 
 def test_help_version_and_unknown_commands(musicvae):

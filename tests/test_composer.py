@@ -135,6 +135,20 @@ def test_a_track_that_does_not_exist_and_a_bar_after_the_end_are_named():
         make_composer().encode(scale(2), bar=2)
 
 
+@pytest.mark.parametrize("change", [{"representation": "drums"}, {"representation": "trio"}])
+def test_a_run_whose_music_is_not_its_models_is_refused(tmp_path, change):
+    model = MusicVAE(ModelConfig((130,), 32, latent_size=4, encoder_units=4, decoder_units=4))
+    save_run(tmp_path, model, RunConfig(representation="melody", model=model.config))
+    assert load(tmp_path).steps == 32
+    save_run(tmp_path, model, RunConfig(**{"model": model.config, **change}))
+    with pytest.raises(ValueError, match="vocab_sizes \\(130,\\) and 32 steps"):
+        load(tmp_path)
+    odd = MusicVAE(ModelConfig((130,), 8, latent_size=4, encoder_units=4, decoder_units=4))
+    save_run(tmp_path, odd, RunConfig(representation="melody", model=odd.config))
+    with pytest.raises(ValueError, match="whole bars of 16 steps"):
+        load(tmp_path)
+
+
 def test_load_takes_a_run_folder_and_lists_the_box_otherwise(tmp_path):
     composer = make_composer()
     save_run(tmp_path / "run", composer.model, composer.config, half=True)

@@ -14,6 +14,7 @@ from folders import MELODY, build, pack, table, tune, write
 from kill_resume import digests
 from smf import file, notes, track
 
+from musicvae.files import locked
 from musicvae.music import mapping
 from musicvae.music.dataset import Dataset, DatasetSettings, build_dataset
 from musicvae.music.grouping import SPLITS
@@ -127,6 +128,45 @@ def test_nothing_to_be_had_says_why(tmp_path):
     ):
         assert words in str(error.value)
     assert [p.name for p in tmp_path.iterdir()] == ["in"]
+
+
+def test_only_a_data_set_is_ever_replaced(songs, tmp_path):
+    precious = write(tmp_path / "precious", {"a.mid": b"", "diary.txt": b"dear diary"})
+    data = build([songs], MELODY, tmp_path / "data")
+    for out, why in ((precious, "a.mid, diary.txt"), (songs, "holds the source"), (songs.parent, "holds the source")):
+        with pytest.raises(ValueError, match=why):
+            build([songs], MELODY, out, overwrite=True)
+    assert (precious / "diary.txt").read_bytes() == b"dear diary" and len(list(songs.rglob("*.mid"))) == 70
+    (data.folder / "notes.txt").write_text("mine")
+    with pytest.raises(ValueError, match=r"notes\.txt; --overwrite replaces nothing but data sets"):
+        build([songs], MELODY, data.folder, overwrite=True)
+
+
+def test_two_builds_of_one_data_set_do_not_meet(songs, tmp_path):
+    with locked(tmp_path / ".data.lock"), pytest.raises(ValueError, match="another process is writing here"):
+        build([songs], MELODY, tmp_path / "data")
+    build([songs], MELODY, tmp_path / "data")
+    assert [path.name for path in tmp_path.iterdir()] == ["data"]
+
+
+def test_a_full_disk_is_told_and_costs_nothing_that_is_done(songs, tmp_path, monkeypatch):
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+        yield
+
+    monkeypatch.setattr("musicvae.music.dataset.run_tasks", full)
+    with pytest.raises(OSError, match="No space left"):
+        build_dataset([songs], MELODY, tmp_path / "data")
+    monkeypatch.undo()
+    assert build([songs], MELODY, tmp_path / "data").report["windows"]["unique"] == 70 * 7
+
+
+@pytest.mark.parametrize("text", ["[]", "5", '{"format": 1}', '{"format": 1, "settings": {"bars": 2, "x": 1}}'])
+def test_a_report_that_is_none_is_called_damaged(songs, tmp_path, text):
+    data = build([songs], MELODY, tmp_path / "data")
+    (data.folder / "report.json").write_text(text)
+    with pytest.raises(ValueError, match="damaged"):
+        Dataset(data.folder)
 
 
 @pytest.mark.parametrize("what", ["absent", "empty"])

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from musicvae.files import replacing
+from musicvae.files import locked, replacing
 
 START = "import os, pathlib, sys; from musicvae.files import replacing; path = pathlib.Path(sys.argv[1])\n"
 
@@ -80,3 +80,12 @@ def test_permissions_are_those_of_any_other_file(tmp_path, umask):
     finally:
         os.umask(before)
     assert {oct(path.stat().st_mode & 0o777) for path in tmp_path.iterdir()} == {oct(0o666 & ~umask)}
+
+
+def test_a_lock_keeps_others_out_and_goes_with_its_holder(tmp_path):
+    path = tmp_path / ".lock"
+    program = "from musicvae.files import locked\nwith locked(path): "
+    with locked(path):
+        assert elsewhere(path, program + "pass") == 1
+    assert elsewhere(path, program + "os._exit(5)") == 5 and path.exists()  # killed while it held the lock
+    assert elsewhere(path, program + "pass") == 0 and not path.exists()

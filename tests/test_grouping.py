@@ -155,6 +155,7 @@ def test_groups_of_a_person_tie(songs, tmp_path):
     [
         ("name,group\na,b\n", "needed are file and group"),
         ("file,group\nx.mid,1\n", "none of its 1 files"),
+        ("file,group\na.mid,\nb.mid, \n", "no group for 'a.mid' and 1 others"),
         (None, "cannot be read"),
     ],
 )

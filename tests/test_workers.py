@@ -108,6 +108,10 @@ def failing(task, skip, beat):
     raise KeyError("a mistake of ours")
 
 
+def filling(task, skip, beat):
+    raise OSError(28, "No space left on device")
+
+
 def ending(task, skip, beat):
     os._exit(3)
 
@@ -122,8 +126,13 @@ def test_a_mistake_in_a_worker_is_not_hidden():
         list(run_tasks(failing, [1], 1))
 
 
+def test_a_full_disk_in_a_worker_is_an_error_of_the_system():
+    with pytest.raises(OSError, match=r"No space left on device. What is done is kept"):
+        list(run_tasks(filling, [1], 1))
+
+
 def test_workers_that_always_die_are_given_up():
-    with pytest.raises(RuntimeError, match=r"keep dying .exit code 3"):
+    with pytest.raises(OSError, match=r"keep dying .exit code 3"):
         list(run_tasks(ending, [1], 1))
 
 

@@ -138,8 +138,10 @@ def sweep(
     vectors: Vectors = None,
 ) -> None:
     """Bend a whole song by less and by more of one attribute, a file each (figure 6)."""
-    composer = load(model, playing.device, encodes=True)
     variants = {f"{amount:+g}": {attribute: amount} for amount in amounts}
+    if not amounts or len(variants) < len(amounts):
+        raise ValueError(f"--amounts {' '.join(map(str, amounts))}; give one or more that differ in six digits")
+    composer = load(model, playing.device, encodes=True)
     songs = bend(composer, file, variants, vectors, playing)
     base, digits = f"{file.stem}-{label(composer)}-{attribute}", len(str(len(songs)))
     named = {f"{base}-{i:0{digits}d}-{amount}": song for i, (amount, song) in enumerate(songs.items(), 1)}

@@ -68,12 +68,14 @@ def read(file: Path) -> "Song":
 
 @contextmanager
 def about(file: Path) -> Iterator[None]:
-    """Puts the file's name before the message of a ValueError, and after it the way to see what the file holds."""
+    """Puts the file's name before the message of a ValueError, and after it the way to see what a song holds."""
     try:
         yield
     except ValueError as error:
         if str(error).startswith(f"{file}: "):
             raise
+        if file.suffix == ".npz" or "musicvae inspect" in str(error):
+            raise ValueError(f"{file}: {error}") from None
         raise ValueError(f"{file}: {error}. See the tracks with: musicvae inspect {file}") from None
 
 
@@ -103,6 +105,7 @@ def label(composer: "Composer") -> str:
 def read_vectors(path: Path) -> Any:
     """Vectors (N, Z) in float32 from a .npz file: its array z, else mu. ValueError where the file has neither."""
     import zipfile
+    import zlib
 
     import numpy as np
 
@@ -114,7 +117,7 @@ def read_vectors(path: Path) -> Any:
             if "z" in arrays or "mu" in arrays:
                 return np.asarray(arrays["z" if "z" in arrays else "mu"], np.float32)
             held = ", ".join(arrays) or "nothing"
-    except (OSError, EOFError, ValueError, zipfile.BadZipFile) as error:
+    except (OSError, EOFError, ValueError, MemoryError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
         raise ValueError(f"{path}: cannot be read ({error}). Write one with: musicvae encode") from None
     raise ValueError(f"{path}: holds {held}; needed is an array z or mu of shape (N, Z)")
 

@@ -49,6 +49,22 @@ def spelled_out(words: Sequence[str]) -> list[str]:
     return spelled
 
 
+def gathered(words: Sequence[str], option: str = "--set") -> list[str]:
+    """A --set that stands twice means both, not the last: the values of all of them, at the place of the first."""
+    kept, values, place, inside = list[str](), list[str](), None, False
+    for word in words:
+        name, equals, value = word.partition("=")
+        if name == option:
+            inside, place = True, len(kept) if place is None else place
+            values += [value] if equals else []
+        elif inside and not word.startswith("--"):
+            values.append(word)
+        else:
+            inside = False
+            kept.append(word)
+    return kept if place is None else [*kept[:place], option, *values, *kept[place:]]
+
+
 def write(
     songs: "dict[str, Song]",
     output: Files,

@@ -83,6 +83,8 @@ def encode(
 
     if not files:
         raise ValueError("no file to encode; name one or more MIDI files")
+    if not out.name or out.is_dir():
+        raise ValueError(f"--out {out} is a folder; it must be a file such as z.npz")
     out = out if out.suffix == ".npz" else out.with_name(out.name + ".npz")
     if out.exists() and not overwrite:
         raise ValueError(f"{out} exists already. Give another --out, or --overwrite to replace it")

@@ -31,6 +31,8 @@ def evaluate_model(
     Raises ValueError for a data set that is not of the model's kind, or a split without windows.
     """
     composer.check_encodes()
+    if samples < 0:
+        raise ValueError(f"--samples {samples}; it must be 0 (none) or more")
     dataset, kinds = fitting_dataset(composer, folder), KINDS[composer.representation.name]
     tokens, rows = dataset.tokens(split), dataset.rows(split, ["group"])
     if not len(tokens):

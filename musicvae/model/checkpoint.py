@@ -13,6 +13,7 @@ from musicvae.files import replacing
 from musicvae.model.vae import ModelConfig, MusicVAE
 
 FORMAT = 1
+LONGEST_NAME = 100
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 
 
@@ -54,8 +55,8 @@ def save_run(folder: str | Path, model: MusicVAE, config: RunConfig, half: bool 
 
 
 def load_run(folder: str | Path, device: str | torch.device = "cpu") -> Run:
-    """The model of a run folder, in fp32 and eval mode; ValueError says what is wrong with the folder."""
-    config = load_config(folder)
+    """The model of a run folder, in fp32 and eval mode; ValueError says what is wrong with the folder or the device."""
+    config, device = load_config(folder), find_device(device)
     path = Path(folder) / WEIGHTS
     try:
         tensors = safetensors.torch.load_file(path)
@@ -73,6 +74,20 @@ def load_run(folder: str | Path, device: str | torch.device = "cpu") -> Run:
     return Run(model.eval(), config)
 
 
+def find_device(device: str | torch.device) -> torch.device:
+    """The device of that name; auto is cuda where there is one. ValueError for one that cannot be used here."""
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.zeros(1, device=device)
+        if torch.device(device).type not in ("cpu", "cuda", "mps"):
+            raise RuntimeError("it computes nothing")
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        why = (str(error).splitlines() or ["unknown"])[0]
+        raise ValueError(f"the device {str(device)!r} cannot be used here ({why}); use cpu, cuda or auto") from None
+    return torch.device(device)
+
+
 def load_config(folder: str | Path) -> RunConfig:
     """config.json of a run folder, without the weights; ValueError says what is wrong with it."""
     path = Path(folder) / CONFIG
@@ -88,9 +103,15 @@ def load_config(folder: str | Path) -> RunConfig:
         version = values.get("format") if isinstance(values, dict) else None
         if isinstance(version, int) and version != FORMAT:
             raise ValueError(f"{path} has format {version}; this version reads format {FORMAT}. Update musicvae")
-        return msgspec.json.decode(data, type=RunConfig)
+        config = msgspec.json.decode(data, type=RunConfig)
     except msgspec.MsgspecError as error:
         raise ValueError(f"{path} is no valid run configuration: {error}") from None
+    if len(config.name) > LONGEST_NAME or set(config.name) & set("/\\\0") or config.name.startswith("."):
+        raise ValueError(
+            f"{path} gives the model the name {config.name[:LONGEST_NAME]!r}. It stands in the names of files: at most "
+            f"{LONGEST_NAME} characters, no slash, and no dot at its beginning"
+        )
+    return config
 
 
 def check_tensors(path: Path, wanted: dict[str, torch.Size], found: dict[str, torch.Tensor]) -> None:

@@ -66,8 +66,9 @@ def mix(vectors: np.ndarray, weights: np.ndarray) -> np.ndarray:
     vectors, weights = np.asarray(vectors, np.float64), np.asarray(weights, np.float64)
     if vectors.ndim != 2 or not len(vectors) or weights.shape[-1:] != vectors.shape[:1]:
         raise ValueError(f"weights of shape {weights.shape} for vectors of shape {vectors.shape}; one each is needed")
-    total = weights.sum(-1, keepdims=True)
-    if not np.isfinite(weights).all() or (weights < 0).any() or (total <= 0).any():
+    with np.errstate(over="ignore"):
+        total = weights.sum(-1, keepdims=True)
+    if not np.isfinite(total).all() or not np.isfinite(weights).all() or (weights < 0).any() or (total <= 0).any():
         raise ValueError(f"weights {weights.tolist()}; they must be 0 or more, and not all 0")
     weights = weights / total
     mean = weights @ vectors

@@ -46,6 +46,8 @@ class TrainingConfig:
         for name in ("learning_rate", "final_learning_rate", "beta", "free_bits", "clip_norm"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise ValueError(f"{name} is {getattr(self, name)!r}; must not be negative")
+        if self.seed >= 2**63:
+            raise ValueError(f"seed is {self.seed}; must be below 2^63")
         if not 0 <= self.token_dropout <= 1:
             raise ValueError(f"token_dropout is {self.token_dropout!r}; must be a share from 0 to 1")
         if not 0 <= self.beta_from <= self.beta_until <= 1 or not 0 <= self.warmup <= 1:

@@ -15,7 +15,7 @@ from musicvae.files import replacing
 from musicvae.model.checkpoint import CONFIG, WEIGHTS, load_config
 from musicvae.model.objective import REPORTING
 
-STATE, METRICS = "training.pt", "metrics.jsonl"
+STATE, METRICS, LOCK = "training.pt", "metrics.jsonl", ".lock"
 STATE_FORMAT = 1
 
 
@@ -30,6 +30,9 @@ def load_state(folder: Path, settings: dict[str, Any]) -> dict[str, Any] | None:
         before = state["settings"]
     except Exception as error:  # torch raises many kinds
         raise ValueError(f"{folder / STATE} cannot be read ({str(error).splitlines()[0]}): give a new --out") from None
+    missing = {"format", "model", "optimizer", "step", "seconds", "tally", "validation"} - state.keys()
+    if missing:
+        raise ValueError(f"{folder / STATE} lacks {', '.join(sorted(missing))}: give a new --out")
     if state["format"] != STATE_FORMAT:
         raise ValueError(f"{folder / STATE} has format {state['format']}; this version reads {STATE_FORMAT}")
     changes = differences(before, settings)
@@ -79,7 +82,7 @@ class Metrics:
         """Drops the lines of steps after the checkpoint, which will be written again, and one cut short by a kill."""
         lines = []
         for line in self.path.read_text(encoding="utf-8").splitlines() if self.path.exists() else []:
-            with contextlib.suppress(json.JSONDecodeError):
+            with contextlib.suppress(json.JSONDecodeError, KeyError, TypeError):
                 if json.loads(line)["step"] <= step:
                     lines.append(line + "\n")
         with replacing(self.path) as temporary:

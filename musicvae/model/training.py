@@ -16,11 +16,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from musicvae.files import replacing
-from musicvae.model.checkpoint import RunConfig, save_run
+from musicvae.files import locked, replacing
+from musicvae.model.checkpoint import RunConfig, find_device, save_run
 from musicvae.model.objective import Objective, TrainingConfig, dropout, kl_weight, learning_rate, objective
 from musicvae.model.recurrence import Recurrent
-from musicvae.model.run_folder import STATE, STATE_FORMAT, Clock, Interrupts, Metrics, load_state, saved_steps
+from musicvae.model.run_folder import LOCK, STATE, STATE_FORMAT, Clock, Interrupts, Metrics, load_state, saved_steps
 from musicvae.model.vae import ModelConfig, MusicVAE
 
 ROWS_PAY = 512  # tokens of all streams together from which on, on a CPU, rows are faster than nn.LSTM's products
@@ -278,6 +278,10 @@ class Session:
     def run(self, feed: Feed, validation: np.ndarray) -> None:
         """Trains until the last step, the end of the time or Ctrl-C."""
         self.folder.mkdir(parents=True, exist_ok=True)
+        with locked(self.folder / LOCK):
+            self.update_all(feed, validation)
+
+    def update_all(self, feed: Feed, validation: np.ndarray) -> None:
         trainer, steps = self.trainer, self.trainer.config.steps
         with Metrics(self.folder, trainer.step, self.on_log) as metrics, Interrupts() as interrupts:
             try:
@@ -403,16 +407,6 @@ def digest(model: MusicVAE) -> str:
     for value in model.state_dict().values():
         whole.update(value.detach().cpu().contiguous().numpy().tobytes())
     return whole.hexdigest()[:16]
-
-
-def find_device(device: str | torch.device) -> torch.device:
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise ValueError(f"the device {device} cannot be used here ({str(error).splitlines()[0]})") from None
-    return torch.device(device)
 
 
 def wants_bf16(precision: str, device: torch.device) -> bool:

@@ -14,6 +14,7 @@ from torch.distributions import Normal
 from torch.nn import functional as F
 
 BAR_STARTS = ("silent", "previous")
+LARGEST = 65_536  # of any size: more is a slip of the pen, which would take all memory
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,8 @@ class ModelConfig:
         for name, value in vars(self).items():
             if name not in ("vocab_sizes", "bar_start") and (not isinstance(value, int) or value < 1):
                 raise ValueError(f"{name} is {value!r}; must be an integer of at least 1")
+            if name not in ("vocab_sizes", "bar_start") and value > LARGEST:
+                raise ValueError(f"{name} is {value}; must be at most {LARGEST}")
         if self.steps % self.bars:
             raise ValueError(f"{self.steps} steps cannot be cut into {self.bars} bars of one length")
         if self.bar_start not in BAR_STARTS:

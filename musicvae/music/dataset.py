@@ -18,7 +18,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from musicvae.files import replacing
+from musicvae.files import locked, replacing
 from musicvae.music.grouping import HELD_BACK, SPLITS, read_groups, split_groups, tie
 from musicvae.music.mapping import ChunkTask, DatasetSettings, map_chunk, read_chunk_results
 from musicvae.music.reducing import BucketTask, reduce_bucket, schema
@@ -50,14 +50,27 @@ def build_dataset(
     What lies below the folders `train_only` (assembled or synthetic music, say) is never used to validate or test; if
     it is tied to a song that is, it is left out. Raises ValueError for what a user can mend.
     """
-    if out.exists() and not overwrite:
-        raise ValueError(f"{out} exists already. Give another --out, or --overwrite to replace it")
+    _check_target(out, [*folders, *(train_only or [])], overwrite)
+    out = out.resolve()
     sources = list_sources(folders, train_only)
-    work = out.resolve().with_name(f".{out.name}.partial")
     ties = read_groups(groups, [s.name for s in sources]) if groups else []
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with locked(out.with_name(f".{out.name}.lock")):
+        return _build(folders, sources, ties, settings, out, workers, progress)
+
+
+def _build(
+    folders: list[Path],
+    sources: list[Source],
+    ties: list[list[int]],
+    settings: DatasetSettings,
+    out: Path,
+    workers: int,
+    progress: Progress,
+) -> "Dataset":
+    work = out.with_name(f".{out.name}.partial")
     plan = _plan(sources, settings, ties)
     _prepare(work, plan)
-
     tasks = [
         ChunkTask(n, [sources[i] for i in c], c[0], settings, plan["buckets"], work)
         for n, c in enumerate(chunks(sources))
@@ -87,7 +100,7 @@ def build_dataset(
     for name in SPLITS:
         _join_parts([b.part(name) for b in buckets], final / f"{name}.parquet", settings)
     (final / "report.json").write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n")
-    _replace_folder(final, out.resolve())
+    _replace_folder(final, out)
     shutil.rmtree(work)
     return Dataset(out)
 
@@ -108,13 +121,23 @@ class Dataset:
             )
         if self.report.get("format") != FORMAT:
             raise ValueError(f"{self.folder}: format {self.report.get('format')}; this version reads format {FORMAT}")
+        try:
+            DatasetSettings(**self.report["settings"])
+        except (KeyError, TypeError) as error:
+            raise self._damaged(error) from None
 
     @property
     def report(self) -> dict[str, Any]:
         try:
-            return json.loads((self.folder / "report.json").read_text())
+            report = json.loads((self.folder / "report.json").read_text())
         except ValueError as error:
-            raise ValueError(f"{self.folder / 'report.json'}: damaged ({error}). Build the data set again") from None
+            raise self._damaged(error) from None
+        if not isinstance(report, dict):
+            raise self._damaged("it is no object")
+        return report
+
+    def _damaged(self, why: object) -> ValueError:
+        return ValueError(f"{self.folder / 'report.json'}: damaged ({why}). Build the data set again")
 
     @property
     def settings(self) -> DatasetSettings:
@@ -166,6 +189,21 @@ class Dataset:
 
 
 # --- the rest of the job ---------------------------------------------------------------------------------------
+
+
+def _check_target(out: Path, folders: list[Path], overwrite: bool) -> None:
+    """ValueError for a target that must not be written to: only a data set is ever replaced, and no source."""
+    if not out.exists():
+        return
+    if not overwrite:
+        raise ValueError(f"{out} exists already. Give another --out, or --overwrite to replace it")
+    endings = (".parquet", ".npy", ".partial")
+    strange = [p.name for p in out.iterdir() if p.name != "report.json" and not p.name.endswith(endings)] \
+        if out.is_dir() else [out.name]  # fmt: skip
+    holds = [folder for folder in folders if folder.resolve().is_relative_to(out.resolve())]
+    if holds or strange or not (out / "report.json").is_file():
+        found = f"the source {holds[0]}" if holds else ", ".join(sorted(strange)[:3]) or "nothing"
+        raise ValueError(f"{out} holds {found}; --overwrite replaces nothing but data sets. Give another --out")
 
 
 def _plan(sources: list[Source], settings: DatasetSettings, ties: list[list[int]]) -> dict[str, Any]:

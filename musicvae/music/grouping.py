@@ -108,9 +108,12 @@ def read_groups(path: Path, names: list[str]) -> list[list[int]]:
             reader = csv.DictReader(file)
             if not {"file", "group"} <= set(reader.fieldnames or []):
                 raise ValueError(f"{path}: columns {reader.fieldnames}; needed are file and group")
-            rows = [(row["file"], row["group"]) for row in reader]
+            rows = [((row["file"] or "").strip(), (row["group"] or "").strip()) for row in reader]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise ValueError(f"{path}: cannot be read as CSV ({error})") from None
+    unnamed = [file for file, group in rows if not group]
+    if unnamed:
+        raise ValueError(f"{path}: no group for {unnamed[0]!r} and {len(unnamed) - 1} others; leave such rows out")
     index = {name: i for i, name in enumerate(names)}
     groups: dict[str, list[int]] = {}
     for name, group in rows:

@@ -2,12 +2,12 @@
 
 import os
 import stat
-import tarfile
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from musicvae.archive import open_tar
 from musicvae.music.guard import MAX_BYTES, MidiError, read_file
 from musicvae.music.workers import NOTHING, Beat, Skip, no_beat
 
@@ -137,7 +137,7 @@ def _printable(name: str) -> str:
 
 def _members(path: Path) -> list[tuple[str, int]]:
     if _is_tar(str(path)):
-        with tarfile.open(path) as tar:
+        with open_tar(path) as tar:
             return [(m.name, m.size) for m in tar if m.isfile()]
     with zipfile.ZipFile(path) as archive:
         return [(m.filename, m.file_size) for m in archive.infolist() if not m.is_dir()]
@@ -175,7 +175,7 @@ def _read_tar(path: str, members: dict[int, str], skip: Skip, beat: Beat) -> Ite
     found: dict[str, bytes | MidiError] = {}
     problem = "no longer in the archive"
     try:
-        with tarfile.open(path) as tar:
+        with open_tar(Path(path)) as tar:
             for info in tar:
                 beat(number.get(info.name, next(iter(members))))  # a long archive is no hanging one
                 if info.isfile() and info.name in number:

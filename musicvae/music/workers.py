@@ -29,8 +29,8 @@ def run_tasks(work: Work, tasks: list[Any], workers: int, item_seconds: float = 
     """Calls `work(task, skip, beat)` for each task in one of `workers` processes and yields results as they come.
 
     `work` must be a module's function. It calls `beat(i)` before it touches item i; if the process dies or is silent
-    for `item_seconds` after that, the task is begun again with `skip[i]` = "crashed" or "hung". Raises RuntimeError
-    if `work` raises, or if processes die outside any item.
+    for `item_seconds` after that, the task is begun again with `skip[i]` = "crashed" or "hung". Raises OSError for
+    one in a process (a full disk, say) or if processes die outside any item, RuntimeError if `work` raises else.
     """
     context = multiprocessing.get_context("spawn")
     waiting = list(reversed(tasks))
@@ -75,21 +75,25 @@ class _Worker:
 
     def look(self, item_seconds: float) -> Done | None:
         """The task's result if it is there; restarts the process if it died or hangs."""
+        refused = ""
         try:
-            while self.connection.poll():
+            while not refused and self.connection.poll():
                 kind, value = self.connection.recv()
                 self.since = time.monotonic()
                 if kind == "done":
                     self.busy = False
                     return Done(self.task, value)
+                refused = value if kind == "system" else ""
                 if kind == "error":
                     raise RuntimeError(f"a worker failed:\n{value}")
                 self.item = value
-            hung = self.item is not None and time.monotonic() - self.since > item_seconds
-            if not hung and self.process.is_alive():
+            hung = not refused and self.item is not None and time.monotonic() - self.since > item_seconds
+            if not refused and not hung and self.process.is_alive():
                 return None
         except (EOFError, OSError):
             hung = False
+        if refused:
+            raise OSError(f"{refused}. What is done is kept: once that is mended, the same command goes on")
         self._restart("hung" if hung else "crashed")
         return None
 
@@ -100,7 +104,7 @@ class _Worker:
         else:
             self.deaths += 1
             if self.deaths >= MAX_DEATHS_WITHOUT_ITEM:
-                raise RuntimeError(
+                raise ChildProcessError(
                     f"worker processes keep dying (exit code {self.process.exitcode}); is there enough memory?"
                 )
         self._start()
@@ -125,7 +129,7 @@ def _serve(connection: Connection, work: Work) -> None:
             except OSError as error:
                 if isinstance(error, BrokenPipeError):
                     raise
-                answer = ("error", traceback.format_exc())
+                answer = ("system", str(error))
             except Exception:
                 answer = ("error", traceback.format_exc())
             connection.send(answer)
