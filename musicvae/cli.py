@@ -1,5 +1,6 @@
 """The command line: which words call which function, help, and mistakes in one line."""
 
+import difflib
 import sys
 from collections.abc import Callable
 
@@ -79,7 +80,10 @@ def other(words: list[str]) -> None:
     if asked or (words[0] in families() and words[1:] in ([], ["--help"], ["-h"])):
         print(usage)
         return
-    print(f"musicvae: no command {' '.join(words[:2])!r}\n\n{usage}", file=sys.stderr)
+    tried = " ".join(words[: 2 if words[0] in families() else 1])
+    close = difflib.get_close_matches(tried, COMMANDS, n=1)
+    hint = f" Did you mean {close[0]!r}?" if close else ""
+    print(f"musicvae: no command {tried!r}.{hint} See: musicvae --help", file=sys.stderr)
     sys.exit(2)
 
 

@@ -113,7 +113,7 @@ class Composer:
     def encode(
         self, song: Song, *, instrument: int | None = None, bar: int = 0, whole: bool = True, pad: bool = False
     ) -> Encoding:
-        """Song -> the posterior of its windows, one after another from `bar` on, or of the first that is full.
+        """Song -> the posterior of its windows, one after another from `bar` on, or of the first full one with a note.
 
         `instrument` is an index into song.instruments. The last window of a stretch of 4/4 is padded with silence.
         Raises ValueError if the song has no such part, or is shorter than a window and `pad` is not set.
@@ -199,13 +199,17 @@ class Composer:
     ) -> Reconstruction:
         """`reconstruct` with mu of every window moved by so much of each attribute vector, by default of the model's.
 
-        An amount of 1 is the way from the mean of the windows that lack an attribute to those that have it.
+        An amount of 1 is the way from the mean of the windows that lack an attribute to those that have it. Windows
+        in which nothing happens stay silent, and do not count in the accuracy.
         """
         encoding = self.encode(song, instrument=instrument, bar=bar, pad=pad)
         z = encoding.mu + self.direction(amounts, vectors)
         tokens, tempo = self.decode_tokens(z, temperature, seed), song.tempo_at(bar * STEPS_PER_BAR)
-        pairs = zip(trimmed(tokens, encoding.spans), trimmed(encoding.tokens, encoding.spans))
-        right = np.concatenate([(a == b).all(axis=1) for a, b in pairs])
+        sounding = np.any(encoding.tokens, axis=(1, 2), keepdims=True)[:, 0, 0]
+        tokens[~sounding] = 0  # no model learns windows of nothing, and would fill them with what it knows
+        pairs = list(zip(trimmed(tokens, encoding.spans), trimmed(encoding.tokens, encoding.spans)))
+        counted = [pair for pair, heard in zip(pairs, sounding) if heard] or pairs
+        right = np.concatenate([(a == b).all(axis=1) for a, b in counted])
         return Reconstruction(paste(tokens, encoding.spans, self.representation, tempo), float(right.mean()), encoding)
 
     def direction(self, amounts: Mapping[str, float], vectors: Mapping[str, np.ndarray] | None = None) -> np.ndarray:

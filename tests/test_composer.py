@@ -90,6 +90,17 @@ def test_the_reported_accuracy_is_the_share_of_steps_that_came_back():
     assert abs(result.accuracy - (before == after).mean()) <= 1 / 64
 
 
+def test_rests_stay_rests_and_the_first_window_with_a_note_stands_for_the_song():
+    composer, song = make_composer(), scale(2)
+    tokens = np.concatenate([np.zeros((64, 1), np.int64), composer.representation.to_tokens(song)])
+    late = composer.representation.to_song(tokens)
+    back = composer.reconstruct(late)
+    assert back.song.bars == 6 and (back.song.notes.start >= 64).all()
+    assert back.accuracy == composer.reconstruct(song).accuracy
+    assert composer.phrase(late).span.bar == 4 and composer.phrase(late, bar=1).span.bar == 3
+    np.testing.assert_array_equal(composer.phrase(late).mu, composer.phrase(song).mu)
+
+
 def test_decode_plays_one_vector_differently_each_time_but_temperature_zero_does_not():
     composer = make_composer()
     z = np.repeat(np.random.default_rng(0).normal(size=(1, 8)), 6, axis=0)

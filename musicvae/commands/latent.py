@@ -30,9 +30,11 @@ FileA = Annotated[Positional[Path], arg(metavar="A.mid")]
 FileB = Annotated[Positional[Path], arg(metavar="B.mid")]
 Tracks = Annotated[
     tuple[int, ...],
-    arg(help="Which track of each song, or of all, as numbered by inspect; by default the one with most notes."),
+    arg(help="Which track of each song, or of all, as numbered by inspect; by default the one that inspect marks."),
 ]
-Bars = Annotated[tuple[int, ...], arg(help="Bar of each song, or of all, from which to take the first full window.")]
+Bars = Annotated[
+    tuple[int, ...], arg(help="Bar of each song, or of all, from which to take the first full window with a note.")
+]
 Linear = Annotated[bool, arg(help="Go in straight lines instead of turning (slerp): what lies between is duller.")]
 Joined = Annotated[bool, arg(help="Write one more file that plays them in a row.")]
 

@@ -22,7 +22,7 @@ Number = Annotated[int, arg(aliases=["-n"], help="How many.")]
 Temperature = Annotated[float, arg(help="0 is the most likely music, 1 the model's own spread.")]
 Seed = Annotated[int, arg(help="The same seed writes the same files.")]
 Track = Annotated[
-    int | None, arg(help="Which track of the song, as numbered by inspect; by default the one with most notes.")
+    int | None, arg(help="Which track of the song, as numbered by inspect; by default the one that inspect marks.")
 ]
 Bar = Annotated[int, arg(help="First bar to take, from 0.")]
 Pad = Annotated[bool, arg(help="Fill a song that is shorter than the model's window with silence.")]
@@ -62,8 +62,10 @@ def read(file: Path) -> "Song":
     """The song in a MIDI file. ValueError, with the file's name, where it cannot be read."""
     from musicvae.music.midi import Song
 
-    with about(file):
+    try:
         return Song.read(file)
+    except ValueError as error:  # no other command could show more of such a file
+        raise ValueError(f"{file}: {error}") from None
 
 
 @contextmanager
@@ -120,6 +122,14 @@ def read_vectors(path: Path) -> Any:
     except (OSError, EOFError, ValueError, MemoryError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
         raise ValueError(f"{path}: cannot be read ({error}). Write one with: musicvae encode") from None
     raise ValueError(f"{path}: holds {held}; needed is an array z or mu of shape (N, Z)")
+
+
+def source_of(path: Path) -> str:
+    """The model that wrote the vectors of a .npz file, as `encode` notes it; empty where the file does not say."""
+    import numpy as np
+
+    with np.load(path, allow_pickle=False) as arrays:
+        return str(arrays["model"]) if "model" in arrays else ""
 
 
 def print_json(value: Any) -> None:

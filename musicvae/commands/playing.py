@@ -24,6 +24,7 @@ from musicvae.commands.options import (
     print_json,
     read,
     read_vectors,
+    source_of,
     through,
 )
 from musicvae.commands.output import Output, write
@@ -61,7 +62,8 @@ def reconstruct(
         result = composer.reconstruct(song, **through(playing))
     windows = len(result.encoding.spans)
     cut = f"{windows} windows of {composer.bars} bars"
-    print(f"{file}: {result.encoding.chosen}; {cut}; {result.accuracy:.1%} of the steps came back")
+    left = f"; left out: {'; '.join(song.dropped)}" if song.dropped else ""
+    print(f"{file}: {result.encoding.chosen}; {cut}; {result.accuracy:.1%} of the steps came back{left}")
     write({f"{file.stem}-{label(composer)}": result.song}, output)
 
 
@@ -118,6 +120,7 @@ def decode(
     temperature: Temperature = 0.5,
     seed: Seed = 0,
     tempo: Annotated[float, arg(help="Beats a minute.")] = 120.0,
+    joined: Annotated[bool, arg(help="Write one more file that plays them in a row.")] = False,
     device: Device = "cpu",
 ) -> None:
     """Turn vectors back into music, each of them as often as asked."""
@@ -126,10 +129,13 @@ def decode(
     if number < 1:
         raise ValueError(f"-n {number}; it must be at least 1")
     composer, z = load(model, device), read_vectors(vectors)
+    source = source_of(vectors)
+    if source not in ("", composer.name):
+        print(f"{vectors}: vectors of {source}, played by {composer.name}; do both share one latent space?")
     with about(vectors):
         songs = composer.decode(np.repeat(z, number, axis=0), temperature, seed, tempo)
     names = [f"{label(composer)}-z{i:03d}-seed{seed}-{k}" for i in range(1, len(z) + 1) for k in range(1, number + 1)]
-    write(dict(zip(names, songs)), output)
+    write(dict(zip(names, songs)), output, row=f"{vectors.stem}-{label(composer)}" if joined else "", joined=joined)
 
 
 def inspect(

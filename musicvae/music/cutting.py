@@ -34,7 +34,8 @@ def cut(
     whole: bool = True,
     pad: bool = False,
 ) -> Cut:
-    """Song -> its windows of `bars` bars from `bar` on, anew in each stretch of 4/4, or only the first that is full.
+    """Song -> its windows of `bars` bars from `bar` on, anew in each stretch of 4/4, or only one of them: the first
+    that is full and not silent.
 
     `instrument` is an index into song.instruments. The last window of a stretch is padded with silence. Raises
     ValueError if the song has no such part, or is shorter than a window and `pad` is not set.
@@ -42,12 +43,17 @@ def cut(
     stream = representation.to_tokens(song, instrument)
     spans = _spans(song, representation.name, bars, bar, pad)
     if not whole:
-        spans = [next((span for span in spans if span.bars == bars), spans[0])]
+        full = [span for span in spans if span.bars == bars] or spans
+        spans = [next((span for span in full if _part(stream, span).any()), full[0])]
     windows = np.zeros((len(spans), bars * STEPS_PER_BAR, stream.shape[1]), np.int64)
     for window, span in zip(windows, spans):
-        part = stream[span.bar * STEPS_PER_BAR : (span.bar + span.bars) * STEPS_PER_BAR]
+        part = _part(stream, span)
         window[: len(part)] = part
     return Cut(windows, spans, _describe(song, representation, instrument))
+
+
+def _part(stream: np.ndarray, span: Span) -> np.ndarray:
+    return stream[span.bar * STEPS_PER_BAR : (span.bar + span.bars) * STEPS_PER_BAR]
 
 
 def paste(tokens: np.ndarray, spans: Sequence[Span], representation: Representation, tempo: float) -> Song:

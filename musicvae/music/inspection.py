@@ -40,6 +40,7 @@ def inspect_song(song: Song) -> dict[str, Any]:
             if not any(row["melody"].values()):
                 row["stopped_by"] = _why(song, 2)
         tracks.append(row)
+    chosen = Melody().choose(song) if any(not player.is_drum for player in song.instruments) else None
     whole: dict[str, Representation] = {"drums": Drums(), "trio": Trio()}
     return {
         "bars": song.bars,
@@ -52,6 +53,7 @@ def inspect_song(song: Song) -> dict[str, Any]:
         "notes": len(song.notes.start),
         "off_grid": round(song.off_grid / max(len(song.notes.start), 1), 4),
         "tracks": tracks,
+        "melody_track": None if chosen is None else chosen + 1,  # what commands take unless told otherwise
         **{name: _whole(song, kind) for name, kind in whole.items()},
     }
 
@@ -90,7 +92,7 @@ def _why(song: Song, bars: int) -> str:
 
 
 def print_inspection(song: Song, found: dict[str, Any], track: int | None, bar: int, bars: int) -> None:
-    """The findings as a table, and some bars of one track (by default the one with most notes) as a piano roll."""
+    """The findings as a table, and some bars of one track, by default the one that a melody model takes, as a roll."""
     console = Console()
     pieces = ", ".join(f"{p['bars']} from bar {p['bar_in_file']} of the file" for p in found["pieces"])
     tempos = ", ".join(f"{t['bpm']:g}" for t in found["tempos"][:6]) + (" ..." if len(found["tempos"]) > 6 else "")
@@ -107,10 +109,13 @@ def print_inspection(song: Song, found: dict[str, Any], track: int | None, bar: 
         counts = " / ".join(map(str, row["melody"].values())) if "melody" in row else "-"
         role = "drums" if row["drums"] else row["trio"]
         program = "drums" if row["drums"] else str(row["program"])
+        mark = " *" if row["track"] == found["melody_track"] else ""
         table.add_row(
-            str(row["track"]), row["name"], program, str(row["notes"]), counts, role, row.get("stopped_by", "")
+            f"{row['track']}{mark}", row["name"], program, str(row["notes"]), counts, role, row.get("stopped_by", "")
         )
     console.print(table)
+    if found["melody_track"]:
+        console.print("* the melody that is taken unless --track says otherwise: the track with most onsets")
     for name in ("drums", "trio"):
         counts = found[name]
         console.print(
@@ -123,9 +128,7 @@ def print_inspection(song: Song, found: dict[str, Any], track: int | None, bar: 
         raise ValueError(f"no track {track}; there are {len(song.instruments)}")
     if not 0 <= bar < song.bars:
         raise ValueError(f"no bar {bar}; the song has bars 0 to {song.bars - 1}")
-    shown = (
-        track - 1 if track is not None else max(range(len(song.instruments)), key=lambda i: found["tracks"][i]["notes"])
-    )
+    shown = (track or found["melody_track"] or 1) - 1
     console.print(f"\ntrack {shown + 1}, bars {bar} to {min(bar + bars, song.bars) - 1}:")
     console.print(terminal_roll(song, shown, bar, bars), markup=False, highlight=False, soft_wrap=True)
 

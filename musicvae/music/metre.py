@@ -108,6 +108,9 @@ class Timeline:
         return self._first[which] + inside
 
 
+OFF_GRID = 20  # an onset is off the grid from a twentieth of a step on: less is rounding by who wrote the file
+
+
 class Placed(NamedTuple):
     """Notes of many songs on their songs' timelines, in steps: only those that are in 4/4."""
 
@@ -115,7 +118,7 @@ class Placed(NamedTuple):
     end: np.ndarray  # at least start + 1, at most the end of the piece
     keep: np.ndarray | None  # indices of these notes among those given; None for all of them
     bounds: list[int]  # of each song's notes among these
-    off_grid: list[int]  # onsets of each song that did not lie exactly on a step
+    off_grid: list[int]  # onsets of each song that lay more than a twentieth of a step away from it
 
 
 def place(timelines: list[Timeline], ends: list[int], bounds: np.ndarray, tick: np.ndarray, held: np.ndarray) -> Placed:
@@ -126,7 +129,7 @@ def place(timelines: list[Timeline], ends: list[int], bounds: np.ndarray, tick: 
     time += quarter
     double = 2 * quarter
     start, end = _rounded(time, held, double)
-    off = start * double + quarter != time
+    off = np.abs(start * double + quarter - time) * OFF_GRID > double
     last = np.maximum.reduceat(end, bounds[:-1]).tolist()
     there = None
     for i, timeline in enumerate(timelines):

@@ -56,7 +56,7 @@ class Song:
     pieces: tuple[Piece, ...]
     tempos: tuple[tuple[int, float], ...] = ((0, DEFAULT_TEMPO),)  # (step, beats a minute), the first at step 0
     dropped: tuple[str, ...] = ()  # metres left out: "3/4 from bar 17"
-    off_grid: int = 0  # onsets that did not lie exactly on a step
+    off_grid: int = 0  # onsets that lay more than a twentieth of a step away from it
 
     @property
     def steps(self) -> int:
