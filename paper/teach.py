@@ -38,6 +38,7 @@ from musicvae.model.training import Feed, draw_noise, draw_uniform, wants_bf16
 from musicvae.model.vae import MusicVAE, Output
 from musicvae.music.dataset import Dataset
 from musicvae.music.representation import representation
+from musicvae.presets import SIZES, preset
 from musicvae.train import keep_memory
 
 BETA, FREE_BITS = 0.2, 48.0
@@ -45,6 +46,7 @@ LOG, CHECKPOINT = 25, 100  # steps
 DREAMT = 512  # windows dreamt at once
 ENCODER_RATE = 0.4  # of the learning rate, in `wake`: through a decoder that stays as it is, a large step never returns
 CPU = torch.device("cpu")
+PRESET = preset("melody-90")
 
 
 class Dreams(NamedTuple):
@@ -248,7 +250,8 @@ def main(arguments: list[str] | None = None) -> None:
     start = load_run(given.start) if given.start else None
     student = start.model.train() if start else MusicVAE(teacher.config)
     source = origin(loaded.config, start.config if start else None)
-    run = replace(loaded.config, name=given.what, trained={"source": source})
+    size = next((size for size in SIZES if PRESET.model(size) == teacher.config), "")
+    run = replace(loaded.config, name=given.what, preset=PRESET.name, size=size, trained={"source": source})
     if given.what == "sleep":
         rates = {"encoder": 1.0, "to_": 1.0}
         study(

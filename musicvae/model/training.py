@@ -21,7 +21,7 @@ from musicvae.model.checkpoint import RunConfig, find_device, save_run
 from musicvae.model.objective import Objective, TrainingConfig, dropout, kl_weight, learning_rate, objective
 from musicvae.model.recurrence import Recurrent
 from musicvae.model.run_folder import LOCK, STATE, STATE_FORMAT, Clock, Interrupts, Metrics, load_state, saved_steps
-from musicvae.model.vae import ModelConfig, MusicVAE
+from musicvae.model.vae import ModelConfig, MusicVAE, Output
 
 ROWS_PAY = 512  # tokens of all streams together from which on, on a CPU, rows are faster than nn.LSTM's products
 
@@ -86,7 +86,7 @@ class Trainer:
         self.bf16 = wants_bf16(config.precision, device)
         rows_pay = device.type == "cpu" and sum(model.config.vocab_sizes) >= ROWS_PAY
         products = torch.bfloat16 if self.bf16 else torch.float32
-        self.forward = Recurrent(model, products).forward if rows_pay else model
+        self.forward: Callable[..., Output] = Recurrent(model, products).forward if rows_pay else model
         fused = device.type in ("cpu", "cuda")
         self.optimizer = torch.optim.Adam(self.model.parameters(), lr=config.learning_rate, fused=fused)
         self.step, self.seconds, self.updating = 0, 0.0, False
