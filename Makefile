@@ -7,9 +7,9 @@ INSTALLED := $(VENV)/.installed
 .PHONY: music test check clean
 
 music: $(INSTALLED)
-	$(BIN)/musicvae sample melody-2 -n 8 --seed 1 --out music/melodies --overwrite
-	$(BIN)/musicvae sample drums-2 -n 8 --seed 1 --out music/beats --overwrite
-	@echo "Listen to the files in music/melodies and music/beats."
+	for model in melody-2 drums-2 melody-16 drums-16 trio-16; do \
+		$(BIN)/musicvae sample $$model -n 8 --seed 1 --out music/$$model --overwrite || exit 1; done
+	@echo "Listen to the files in the folders of music/."
 
 test: $(VENV)/.installed-test
 	$(BIN)/python -m pytest
@@ -23,7 +23,7 @@ check: $(VENV)/.installed-check
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; assert sys.version_info >= (3, 11), f"Python 3.11 or newer is needed, this is {sys.version.split()[0]}: make PYTHON=python3.12"'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e .
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[pictures]'
 	touch $@
 
 $(VENV)/.installed-test: $(INSTALLED)

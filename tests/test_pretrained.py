@@ -7,44 +7,47 @@ import pytest
 
 from musicvae.box import PRETRAINED, models
 from musicvae.composer import load
+from musicvae.evaluation.command import KINDS
 from musicvae.evaluation.statistics import sample_statistics
 from musicvae.music.midi import Song
 
 NAMES = sorted(models())
 
 
-def test_the_box_holds_a_melody_and_a_drum_model():
-    assert {"melody-2", "drums-2"} <= set(NAMES)
+def test_the_box_holds_all_five_kinds_of_music_in_45_megabytes():
+    assert NAMES == ["drums-16", "drums-2", "melody-16", "melody-2", "trio-16"]
+    assert sum(p.stat().st_size for p in PRETRAINED.rglob("*.safetensors")) < 45e6
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_model_is_small_and_carries_a_card_with_licences_and_figures(name: str):
+def test_a_model_carries_a_card_with_licences_and_figures(name: str):
     folder = PRETRAINED / name
-    assert sum(p.stat().st_size for p in folder.iterdir()) < 12 * 2**20
     card = (folder / "README.md").read_text(encoding="utf-8")
     assert "Apache-2.0" in card and "CC BY 4.0" in card and "musicvae train" in card
     test = models()[name].trained["test"]
-    figures = json.loads((folder / "evaluation.json").read_text())["reconstruction"]["streams"][0]
-    assert test["sampled_accuracy"] == pytest.approx(figures["sampled"]["accuracy"]["value"], abs=1e-3)
-    assert figures["sampled"]["onset_f1"]["low"] > figures["nothing"]["onset_f1"]["value"]
+    report = json.loads((folder / "evaluation.json").read_text())["reconstruction"]
+    whole = report["mean"] or report["streams"][0]
+    assert test["sampled_accuracy"] == pytest.approx(whole["sampled"]["accuracy"]["value"], abs=1e-3)
+    for figures in report["streams"]:
+        assert figures["sampled"]["onset_f1"]["low"] > figures["nothing"]["onset_f1"]["value"]
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_samples_are_music_and_not_one_note_repeated(name: str):
     composer = load(name)
-    songs = composer.sample(64, temperature=0.5, seed=1)
-    assert len({song.to_bytes() for song in songs}) > 60
-    kind = "drums" if name.startswith("drums") else "melody"
+    n = 64 if composer.bars == 2 else 24
+    songs = composer.sample(n, temperature=0.5, seed=1)
+    assert len({song.to_bytes() for song in songs}) > 0.9 * n
     tokens = np.stack([composer.representation.to_tokens(Song.read(song.to_bytes())) for song in songs])
-    figures = sample_statistics(tokens, (kind,)).streams[0]
-    assert figures.one_note < 0.2
-    assert 1 < figures.onsets_a_bar < 16
-    if kind == "melody":
-        assert figures.pitch_range and figures.pitch_range > 3
-        assert figures.pitch_class_entropy and figures.pitch_class_entropy > 1
-    else:
-        hits = figures.hits_a_bar or {}
-        assert hits["kick"] > 0.5 and hits["snare"] > 0.5
+    for figures in sample_statistics(tokens, KINDS[composer.representation.name]).streams:
+        assert figures.one_note < 0.2
+        assert 1 < figures.onsets_a_bar < 24
+        if figures.name == "drums":
+            hits = figures.hits_a_bar or {}
+            assert hits["kick"] > 0.5 and hits["snare"] > 0.5
+        else:
+            assert figures.pitch_range and figures.pitch_range > 3
+            assert figures.pitch_class_entropy and figures.pitch_class_entropy > 1
 
 
 @pytest.mark.parametrize("name", NAMES)
