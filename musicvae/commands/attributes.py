@@ -31,6 +31,7 @@ Vectors = Annotated[
 ]
 
 MAX_SKIPPED = 20  # named on screen
+WEAK = 0.25  # standard deviations that a vector moves its own attribute by, below which it is called weak
 
 
 def learn(
@@ -156,7 +157,7 @@ def bend(
     playing: WholeSong,
 ) -> "dict[str, Song]":
     """The song under each name bent by its amounts, and lines that say what became of the attributes in question."""
-    from musicvae.model.vectors import load_vectors
+    from musicvae.model.vectors import ATTRIBUTES, load_vectors
     from musicvae.music.cutting import paste
 
     song = read(file)
@@ -166,12 +167,28 @@ def bend(
         composer.direction(amounts, known)  # a wrong name is no fault of the file
         with about(file):
             done[name] = composer.shift(song, amounts, vectors=known, **through(playing))
+    path = vectors or (composer.folder / ATTRIBUTES if composer.folder else None)
+    warn_of_weak(path, [name for amounts in variants.values() for name in amounts])
     encoding = next(iter(done.values())).encoding
     print(f"{file}: {encoding.chosen}; {len(encoding.spans)} windows of {composer.bars} bars")
     songs = {name: result.song for name, result in done.items()}
     original = paste(encoding.tokens, encoding.spans, composer.representation, song.tempo)
     tell(composer, {"the song": original, **songs}, [a for amounts in variants.values() for a in amounts])
     return songs
+
+
+def warn_of_weak(path: Path | None, names: list[str]) -> None:
+    """Prints which of the vectors hardly change what they are named for, as far as that was measured."""
+    from musicvae.evaluation.attributes import own_column
+    from musicvae.learn import read_report
+
+    report = read_report(path) if path else {}
+    for name in dict.fromkeys(names):
+        record, own = report.get("attributes", {}).get(name, {}), own_column(name, report.get("columns", []))
+        effect = record.get("effect")
+        change = effect["change"][own] if effect and own is not None else None
+        if change is not None and change < WEAK:
+            print(f"  {name} is weak in this model: +1 changes it by {change:+.2f} standard deviations of real music")
 
 
 def tell(composer: "Composer", songs: "dict[str, Song]", names: list[str]) -> None:
