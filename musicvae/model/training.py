@@ -23,7 +23,8 @@ from musicvae.model.recurrence import Recurrent
 from musicvae.model.run_folder import LOCK, STATE, STATE_FORMAT, Clock, Interrupts, Metrics, load_state, saved_steps
 from musicvae.model.vae import ModelConfig, MusicVAE, Output
 
-ROWS_PAY = 512  # tokens of all streams together from which on, on a CPU, rows are faster than nn.LSTM's products
+ROWS_PAY = 512  # tokens of all streams together from which on, on a CPU, rows are faster than nn.LSTM's products,
+ROWS_BATCH = 16  # if a batch has so many windows
 
 Augment = Callable[[np.ndarray, np.random.Generator], np.ndarray]
 
@@ -84,7 +85,9 @@ class Trainer:
     def __init__(self, model: MusicVAE, config: TrainingConfig, device: torch.device):
         self.model, self.config, self.device = model.to(device).train(), config, device
         self.bf16 = wants_bf16(config.precision, device)
-        rows_pay = device.type == "cpu" and sum(model.config.vocab_sizes) >= ROWS_PAY
+        rows_pay = (
+            device.type == "cpu" and sum(model.config.vocab_sizes) >= ROWS_PAY and config.batch_size >= ROWS_BATCH
+        )
         products = torch.bfloat16 if self.bf16 else torch.float32
         self.forward: Callable[..., Output] = Recurrent(model, products).forward if rows_pay else model
         fused = device.type in ("cpu", "cuda")
