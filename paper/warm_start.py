@@ -42,7 +42,8 @@ class Source(NamedTuple):
 
 def source(run: str, data: str, size: int, kind: str) -> Source:
     """The 2-bar model of a run, seen from conditions of `size`. Raises ValueError for one that is not flat."""
-    composer, tokens = load(run), Dataset(Path(data)).tokens("train")
+    composer = load(run)
+    tokens = Dataset(Path(data)).seen_as(composer.config.representation).tokens("train")
     if composer.model.config.bars > 1 or len(composer.model.config.vocab_sizes) > 1:
         raise ValueError(f"{run} has bars or streams of its own; a flat 2-bar model of one stream is needed")
     rows = np.sort(np.random.default_rng(0).permutation(len(tokens))[:WINDOWS])

@@ -1,0 +1,95 @@
+"""What goes into the box: cards say where a model comes from; a 16-bar model may begin with what 2-bar models know."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from test_paper import script
+from torch.nn import functional as F
+
+from musicvae.composer import load
+from musicvae.model.checkpoint import RunConfig, load_run, save_run
+from musicvae.model.vae import ModelConfig, MusicVAE, StepDecoder
+from musicvae.music.dataset import Dataset
+from musicvae.train import train_preset
+
+release, warm = script("release"), script("warm_start")
+TINY = {"latent_size": 6, "encoder_units": 8, "encoder_layers": 1, "decoder_units": 10, "decoder_layers": 2}
+
+
+def two_bars(folder: Path, kind: str, vocab: int, **trained: object) -> str:
+    """A 2-bar model of random weights, large enough that all it hears matters."""
+    torch.manual_seed(1)
+    model = MusicVAE(ModelConfig((vocab,), 32, **TINY))
+    with torch.no_grad():
+        for weights in model.parameters():
+            weights.mul_(3)
+    save_run(
+        folder, model, RunConfig(name="two", representation=kind, size="small", model=model.config, trained=trained)
+    )
+    return str(folder)
+
+
+@pytest.mark.parametrize(("kind", "vocab"), [("melody", 130), ("melody-90", 90)])
+@pytest.mark.parametrize("size", [4, 6, 9])  # fewer conditions than z has numbers, as many, more
+def test_a_bar_decoder_says_for_a_condition_what_the_2_bar_decoder_says_for_its_z(
+    data: Dataset, tmp_path: Path, kind: str, vocab: int, size: int
+) -> None:
+    given = warm.source(two_bars(tmp_path / "two", kind, vocab), str(data.folder), size, "melody")
+    decoder, old = StepDecoder(size, (130,), 10, 2), given.model.decoders[0]
+    warm.take_over(decoder, given)
+    shift = 0 if vocab == 130 else 21
+    tokens = torch.tensor([[0, 1, 60, 62, 0, 64]])  # in the source's numbers
+    renamed = torch.where(tokens < 2, tokens, tokens + shift)
+    conditions = torch.randn(1, size, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        wanted, _ = old(F.one_hot(tokens, vocab).float(), given.mean + conditions @ given.axes)
+        found, _ = decoder(F.one_hot(renamed, 130).float(), conditions)
+    same = found if vocab == 130 else torch.cat([found[..., :2], found[..., 23:111]], -1)
+    torch.testing.assert_close(same, wanted, rtol=1e-4, atol=1e-4)
+    if vocab == 90:
+        assert (found[..., 2:23] == warm.UNKNOWN).all() and (found[..., 111:] == warm.UNKNOWN).all()
+
+
+def test_conditions_are_the_main_directions_of_real_music_at_unit_variance(data: Dataset, tmp_path: Path) -> None:
+    run = two_bars(tmp_path / "two", "melody", 130)
+    given = warm.source(run, str(data.folder), 3, "melody")
+    mu = torch.from_numpy(load(run).encode_tokens(np.asarray(data.tokens("train"))).mu)
+    places = torch.linalg.lstsq(given.axes.t(), (mu - given.mean).t()).solution  # (3, N)
+    torch.testing.assert_close(places @ places.t() / len(mu), torch.eye(3), rtol=0, atol=1e-2)
+
+
+def test_a_16_bar_model_begins_with_the_2_bar_decoders(data: Dataset, tmp_path: Path) -> None:
+    source = [two_bars(tmp_path / "two", "melody", 130), str(data.folder)]
+    model = MusicVAE(ModelConfig((130,), 256, 16, **{**TINY, "conductor_units": 8, "condition_size": 4}))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(warm, "new_model", lambda *_: model)
+        warm.warm_start("melody-16", tmp_path / "warm", source, None)
+    run = load_run(tmp_path / "warm")
+    assert run.config.preset == "melody-16" and source[0] in run.config.trained["source"]
+    lower = load_run(Path(source[0])).model.decoders[0].lstm.weight_hh_l1
+    assert torch.equal(run.model.decoders[0].lstm.weight_hh_l1, lower)
+    with pytest.raises(ValueError, match="needs a 2-bar model of drums: --drums RUN DATASET"):
+        warm.warm_start("trio-16", tmp_path / "trio", source, None)
+
+
+def test_a_card_tells_terms_lessons_and_figures(data: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lessons = [{"lesson": "sleep", "steps": 1100, "seconds": 600.0, "batch_size": 128}]
+    start = two_bars(tmp_path / "two", "melody", 130, source={"taught_by": "an elder", "lessons": lessons})
+    train_preset("melody-2", data.folder, tmp_path / "run", steps=2, settings=["training.batch_size=4"], start=start)
+    release.release(tmp_path / "run", data.folder, "Terms: CC BY 4.0", tmp_path / "box" / "melody-2", windows=20)
+    card = (tmp_path / "box" / "melody-2" / "README.md").read_text()
+    for words in (
+        "# melody-2",
+        "Terms: CC BY 4.0",
+        "musicvae train melody-2 DATASET --out RUN --from two --steps 2",
+        "lessons of an elder: sleep, 1,100 updates of 128 in 10 minutes",
+        "20 windows",
+        "| always nothing (baseline) |",
+    ):
+        assert words in card, words
+    figures = json.loads((tmp_path / "box" / "melody-2" / "evaluation.json").read_text())
+    kept = load(tmp_path / "box" / "melody-2").config.trained["test"]["sampled_accuracy"]
+    assert kept == round(figures["reconstruction"]["streams"][0]["sampled"]["accuracy"]["value"], 4)
