@@ -6,11 +6,14 @@
 
 A bar decoder hears a condition where the 2-bar decoder heard z. Conditions are coordinates of z along the principal
 components of mu over the training windows, scaled to unit variance, so that a conductor which says little yet asks for
-average music. The bass starts as the melody does. The encoder is taken over too where it has the same sizes.
+average music. The bass starts as the melody does. The encoder is taken over too, with its widths, from a model of the
+same music, for a trio from that of the drums, and then learns to read the other streams: a fresh encoder makes nothing
+of 256 steps for so long that the decoders learn to do without it.
 """
 
 import argparse
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -88,27 +91,34 @@ def take_over(decoder: StepDecoder, given: Source) -> None:
     decoder.to_logits.bias.copy_(torch.where(known, old.to_logits.bias[places], torch.tensor(UNKNOWN)))
 
 
-def same_sizes(one: nn.LSTM, other: nn.LSTM) -> bool:
-    return [p.shape for p in one.parameters()] == [p.shape for p in other.parameters()]
+@torch.no_grad()
+def take_over_encoder(encoder: nn.LSTM, given: Source, first: int) -> None:
+    """The weights of the source's encoder, where its tokens are the target's from number `first` on."""
+    known, places = given.tokens >= 0, given.tokens.clamp(min=0)
+    for (name, new), weights in zip(encoder.named_parameters(), given.model.encoder.parameters()):
+        if name.startswith("weight_ih_l0"):
+            new[:, first : first + len(places)] = weights[:, places] * known
+        else:
+            new.copy_(weights)
 
 
 def warm_start(name: str, out: Path, melody: list[str] | None, drums: list[str] | None) -> None:
     """A run folder for `musicvae train --from`. Raises ValueError where a decoder that the preset needs is missing."""
     chosen = preset(name)
-    model = new_model(chosen.model("small"), 0, None)
     kinds = {"melody": ["melody"], "drums": ["drums"], "trio": ["melody", "melody", "drums"]}[chosen.representation]
     given = {"melody": melody, "drums": drums}
     missing = [kind for kind in kinds if given[kind] is None]
     if missing:
         raise ValueError(f"{name} needs a 2-bar model of {missing[0]}: --{missing[0]} RUN DATASET")
-    size = model.config.condition_size
+    size = chosen.model("small").condition_size
     sources = {kind: source(*given[kind], size, kind) for kind in set(kinds)}  # type: ignore[misc]
+    reader = sources[kinds[-1]]
+    units = reader.model.config.encoder_units
+    model = new_model(replace(chosen.model("small"), encoder_units=units, encoder_layers=1), 0, None)
     for decoder, kind in zip(model.decoders, kinds):
         assert isinstance(decoder, StepDecoder)
         take_over(decoder, sources[kind])
-    first = sources[kinds[0]].model.encoder
-    if len(kinds) == 1 and same_sizes(model.encoder, first):
-        model.encoder.load_state_dict(first.state_dict())
+    take_over_encoder(model.encoder, reader, sum(model.config.vocab_sizes[:-1]))
     save_run(
         out,
         model,
@@ -119,7 +129,10 @@ def warm_start(name: str, out: Path, melody: list[str] | None, drums: list[str] 
             preset=name,
             size="small",
             model=model.config,
-            trained={"steps": 0, "source": "bar decoders of " + ", ".join(s.name for s in sources.values())},
+            trained={
+                "steps": 0,
+                "source": "bar decoders and encoder of " + ", ".join(s.name for s in sources.values()),
+            },
         ),
     )
 

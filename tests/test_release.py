@@ -71,6 +71,10 @@ def test_a_16_bar_model_begins_with_the_2_bar_decoders(data: Dataset, tmp_path: 
     assert run.config.preset == "melody-16" and source[0] in run.config.trained["source"]
     lower = load_run(Path(source[0])).model.decoders[0].lstm.weight_hh_l1
     assert torch.equal(run.model.decoders[0].lstm.weight_hh_l1, lower)
+    tokens = torch.randint(0, 130, (1, 256, 1), generator=torch.Generator().manual_seed(0))
+    two = load_run(Path(source[0])).model
+    summaries = [m.encoder(m.one_hot(tokens))[0] for m in (run.model, two)]
+    assert torch.equal(*summaries)  # the encoder hears what that of the 2-bar model hears
     with pytest.raises(ValueError, match="needs a 2-bar model of drums: --drums RUN DATASET"):
         warm.warm_start("trio-16", tmp_path / "trio", source, None)
 
