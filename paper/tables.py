@@ -108,6 +108,7 @@ def the_models(models: dict[str, Any]) -> list[str]:
         updates = "-" if steps is None else f"{steps:,}" + ("" if steps == of or of is None else f" of {of:,}")
         seen = f"{steps * batch:,}" if steps and batch else "-"
         time = f"{trained['seconds'] / 60:.0f} min" if "seconds" in trained else "-"
+        time += before(trained.get("from", {}).get("source"))
         kind = "flat" if model["flat"] else "hierarchical"
         settings = [str(training.get(key, "-")) for key in ("free_bits", "beta")]
         rows.append(
@@ -117,6 +118,13 @@ def the_models(models: dict[str, Any]) -> list[str]:
             ]
         )
     return [table(rows)]
+
+
+def before(source: Any) -> str:
+    """What came before the training itself: the lessons of a teacher, or weights of other models."""
+    if isinstance(source, dict) and source.get("lessons"):
+        return f" after {sum(lesson['seconds'] for lesson in source['lessons']) / 60:.0f} min of lessons"
+    return f", begun with {source}" if isinstance(source, str) else ""
 
 
 def beside(models: dict[str, Any]) -> list[str]:

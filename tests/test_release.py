@@ -63,7 +63,7 @@ def test_conditions_are_the_main_directions_of_real_music_at_unit_variance(data:
 
 def test_a_16_bar_model_begins_with_the_2_bar_decoders(data: Dataset, tmp_path: Path) -> None:
     source = [two_bars(tmp_path / "two", "melody", 130), str(data.folder)]
-    model = MusicVAE(ModelConfig((130,), 256, 16, **{**TINY, "conductor_units": 8, "condition_size": 4}))
+    model = MusicVAE(ModelConfig((130,), 256, 16, **{**TINY, "conductor_units": 8, "condition_size": 128}))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(warm, "new_model", lambda *_: model)
         warm.warm_start("melody-16", tmp_path / "warm", source, None)
