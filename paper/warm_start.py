@@ -57,7 +57,7 @@ def source(run: str, data: str, size: int, kind: str) -> Source:
     axes = torch.cat([axes[:size], axes.new_zeros(max(size - len(axes), 0), axes.shape[1])])
     kept = float(lengths[:size].square().sum() / lengths.square().sum())
     print(f"{run}: {size} conditions hold {kept:.1%} of the variance of mu ({kind})")
-    return Source(composer.model, run, mean, axes, renamed(composer.config.representation, kind))
+    return Source(composer.model, composer.name, mean, axes, renamed(composer.config.representation, kind))
 
 
 def renamed(before: str, now: str) -> Tensor:
