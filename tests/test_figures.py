@@ -95,8 +95,8 @@ def test_a_figure_without_data_or_model_is_named_with_the_reason(models, tmp_pat
     said, page = capsys.readouterr().out, (tmp_path / "index.html").read_text()
     assert "Figure 1: latent averaging: not drawn: it needs test windows for melody-2 (see --data)" in said
     assert page.count("Not drawn: it needs test windows") == 2
-    with pytest.raises(Missing, match="no model trio-2 or drums-16"):
-        Scene(None, (), 0).composer("trio-2", "drums-16")
+    with pytest.raises(Missing, match="no model trio-2 or trio-4"):
+        Scene(None, (), 0).composer("trio-2", "trio-4")
 
 
 def test_originals_are_of_different_songs_and_fit(data, models):

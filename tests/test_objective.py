@@ -50,7 +50,7 @@ def test_kl_is_that_of_the_sigma_that_is_sampled() -> None:
     with torch.no_grad():
         model.to_sigma.bias.fill_(-2.0)
         model.to_mu.weight.mul_(5)
-    model.predict_steps = lambda tokens, z: heard.append(z) or []  # type: ignore[assignment, func-returns-value]
+    model.predict_steps = lambda tokens, z, unheard: heard.append(z) or []  # type: ignore[assignment, func-returns-value]
     tokens = torch.randint(20, (1, 16, 1)).repeat(20000, 1, 1)
     with torch.no_grad():
         output = model(tokens)

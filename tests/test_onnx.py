@@ -79,9 +79,10 @@ assert "torch" not in sys.modules
 
 
 def test_what_cannot_be_decoded_is_refused(exported: Path, tmp_path: Path) -> None:
-    decoder, z, uniforms = OnnxDecoder(exported), np.zeros((2, 128)), np.zeros((2, 32, 1))
+    decoder = OnnxDecoder(exported)
+    z, uniforms = np.zeros((2, decoder.latent_size)), np.zeros((2, 32, 1))
     for arguments, says in (
-        ((z[:, 1:], uniforms), "(2, 127)"),
+        ((z[:, 1:], uniforms), f"(2, {decoder.latent_size - 1})"),
         ((z, uniforms[:1]), "(1, 32, 1)"),
         ((z,), "missing"),
         ((z, uniforms, -1.0), "temperature is -1"),

@@ -109,21 +109,6 @@ class MusicVAE(nn.Module):
         self.decoders = nn.ModuleList(
             StepDecoder(condition_size, group, config.decoder_units, config.decoder_layers) for group in groups
         )
-        self.remember()
-
-    @torch.no_grad()
-    def remember(self) -> None:
-        """Spreads the memory of fresh LSTM units over what they read, from 1 step to all (Tallec & Ollivier 2018).
-
-        With torch's own biases a unit forgets half of its cell at each step; the original adds 1 to the forget gate.
-        """
-        config, parts = self.config, {name: part for name, part in self.named_modules() if isinstance(part, nn.LSTM)}
-        for name, lstm in parts.items():
-            steps = {"encoder": config.steps, "conductor": config.bars}.get(name, config.steps // config.bars)
-            spans = torch.linspace(1, max(steps - 1, 1), lstm.hidden_size).log()
-            for weight, bias in lstm.named_parameters():
-                if weight.startswith("bias_ih"):
-                    bias[lstm.hidden_size : 2 * lstm.hidden_size] += spans  # of the forget gates
 
     # --- the core: the lines that a reader of the paper should recognise -----------------------------------
 
