@@ -29,8 +29,6 @@ class Preset:
         kind = "flat" if self.flat else "hierarchical"
         units = _TWIN_UNITS.get((size, self.representation)) if self.flat and self.bars > 2 else None
         own = {"decoder_units": units} if units else {}
-        if (size, self.representation) == ("small", "trio"):
-            own["encoder_units"] = 224  # so that the five small models together stay below 45 MB
         return ModelConfig(
             vocab_sizes or representation(self.representation).vocab_sizes,
             steps=self.bars * STEPS_PER_BAR,

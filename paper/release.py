@@ -1,6 +1,6 @@
 """A trained run -> a model in the box: measured on the test split, weights in fp16, with a card.
 
-    python paper/release.py runs/melody-16 data/melody-16 paper/sources/melody.md paper/sources/warm.md --name melody-16
+    python paper/release.py runs/drums-16 data/drums-16 paper/sources/drums.md paper/sources/warm.md --name drums-16
 
 The figures are those of the fp16 weights that are shipped, not of the run's.
 """
