@@ -129,7 +129,7 @@ def place(timelines: list[Timeline], ends: list[int], bounds: np.ndarray, tick: 
     time += quarter
     double = 2 * quarter
     start, end = _rounded(time, held, double)
-    off = np.abs(start * double + quarter - time) * OFF_GRID > double
+    off = np.abs(time - start * double - quarter) > double // OFF_GRID
     last = np.maximum.reduceat(end, bounds[:-1]).tolist()
     there = None
     for i, timeline in enumerate(timelines):
