@@ -15,7 +15,7 @@ from musicvae.model.vae import ModelConfig, MusicVAE, StepDecoder
 from musicvae.music.dataset import Dataset
 from musicvae.train import train_preset
 
-release, warm = script("release"), script("warm_start")
+release, warm, conditions = script("release"), script("warm_start"), script("conditions")
 TINY = {"latent_size": 6, "encoder_units": 8, "encoder_layers": 1, "decoder_units": 10, "decoder_layers": 2}
 
 
@@ -77,6 +77,34 @@ def test_a_16_bar_model_begins_with_the_2_bar_decoders(data: Dataset, tmp_path: 
     assert torch.equal(*summaries)  # the encoder hears what that of the 2-bar model hears
     with pytest.raises(ValueError, match="needs a 2-bar model of drums: --drums RUN DATASET"):
         warm.warm_start("trio-16", tmp_path / "trio", source, None)
+
+
+def test_each_bar_is_to_be_told_what_the_2_bar_model_makes_of_it_and_the_next(data: Dataset, tmp_path: Path) -> None:
+    given = warm.source(two_bars(tmp_path / "two", "melody", 130), str(data.folder), 4, "melody")
+    tokens = torch.randint(0, 130, (2, 64, 1), generator=torch.Generator().manual_seed(0))
+    found = conditions.targets(given.model, tokens)
+    assert found.shape == (2, 4, 6)
+    torch.testing.assert_close(found[:, 1], given.model.encode(tokens[:, 16:48]).mean)
+    last = torch.cat([tokens[:, 48:], torch.zeros_like(tokens[:, :16])], dim=1)
+    torch.testing.assert_close(found[:, 3], given.model.encode(last).mean)
+
+
+def test_conditions_can_be_learnt_and_the_bar_decoders_stay(data: Dataset, tmp_path: Path) -> None:
+    two = two_bars(tmp_path / "two", "melody", 130)
+    given = warm.source(two, str(data.folder), 6, "melody")
+    torch.manual_seed(0)
+    model = MusicVAE(ModelConfig((130,), 64, 4, **{**TINY, "conductor_units": 16, "condition_size": 6}))
+    tokens = torch.randint(0, 130, (8, 64, 1), generator=torch.Generator().manual_seed(0))
+    optimizer = torch.optim.Adam([p for n, p in model.named_parameters() if not n.startswith("decoders")], 1e-2)
+    explained = []
+    for _ in range(150):
+        lesson = conditions.learn(model, given, tokens, torch.zeros(8, 6))
+        optimizer.zero_grad()
+        lesson.loss.backward()
+        assert all(weights.grad is None for weights in model.decoders.parameters())
+        optimizer.step()
+        explained.append(lesson.explained)
+    assert explained[0] < 0.2 < 0.6 < explained[-1]
 
 
 def test_a_card_tells_terms_lessons_and_figures(data: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
