@@ -17,13 +17,9 @@ from musicvae.model.vae import ModelConfig, MusicVAE
 from musicvae.music.dataset import Dataset
 from musicvae.presets import Preset, change, preset
 
-FINE_TUNING: dict[
-    str, Any
-] = {  # what was learnt is to be bent, not lost: small steps, and the KL weighs from the start
-    "steps": 2000,
-    "learning_rate": 3e-4,
-    "beta_schedule": "constant",
-}
+# What was learnt is to be bent, not lost: small steps, and the KL weighs from the start as much as it did in the end.
+FINE_TUNING: dict[str, Any] = {"steps": 2000, "learning_rate": 3e-4, "beta_schedule": "constant", "token_dropout": 0.0}
+KEPT = ("beta", "free_bits")  # of the training that made the model
 LISTEN_WINDOWS = 3  # of each kind written every `listen_every` steps
 
 
@@ -56,7 +52,7 @@ def train_preset(
     given = [f"training.steps={steps}"] if steps is not None else []
     model, training = change(
         chosen.model(size, dataset.settings.tokens.vocab_sizes) if initial is None else initial.model.config,
-        chosen.training(size) if initial is None else replace(chosen.training("small"), **FINE_TUNING),
+        chosen.training(size) if initial is None else fine_tuning(chosen, initial.config),
         [*given, f"training.seed={seed}", *settings],
     )
     use_threads(threads)
@@ -67,6 +63,12 @@ def train_preset(
     result = train_on(dataset, out, chosen, size, model, training, **options)
     print(ending(result))
     return result
+
+
+def fine_tuning(chosen: Preset, start: RunConfig) -> TrainingConfig:
+    """How a trained model is trained further, unless told otherwise."""
+    kept = {name: start.training[name] for name in KEPT if name in start.training}
+    return replace(chosen.training("small"), **FINE_TUNING, **kept)
 
 
 def beginning(start: Composer, dataset: Dataset, name: str | Path) -> Composer:

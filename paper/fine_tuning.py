@@ -25,7 +25,7 @@ from musicvae.files import replacing
 from musicvae.model.training import train
 from musicvae.music.dataset import Dataset
 from musicvae.presets import preset
-from musicvae.train import FINE_TUNING
+from musicvae.train import fine_tuning as settings_of
 
 WAYS = ("sampled", "greedy_mu", "teacher_forced")
 
@@ -71,7 +71,7 @@ def fine_tuning(
     others = others[draw_windows(len(others), windows, seed)]
     held = {corpus: (alike, alike_groups), "all others": (splits["test"][others], groups["test"][others])}
     tuned = np.stack([splits[split][row] for file in order[:tunes] for split, row in files[file]])
-    config = replace(preset(before.config.preset).training("small"), **{**FINE_TUNING, "steps": steps})
+    config = replace(settings_of(preset(before.config.preset), before.config), steps=steps)
     with tempfile.TemporaryDirectory() as folder:
         result = train(
             before.model.config,

@@ -16,7 +16,8 @@ from musicvae.model.checkpoint import RunConfig, load_run
 from musicvae.model.vae import ModelConfig, MusicVAE
 from musicvae.music.midi import Song
 from musicvae.music.representation import Drums, Melody
-from musicvae.train import provenance
+from musicvae.presets import preset
+from musicvae.train import fine_tuning, provenance
 
 TINY = ["model.latent_size=8", "model.encoder_units=16", "model.decoder_units=16", "training.batch_size=8"]
 
@@ -150,6 +151,14 @@ def test_a_trained_model_is_where_a_training_may_begin(musicvae, dataset, run, t
     code, _, err = musicvae(*[*words[:4], tmp_path / "no", *words[5:]], "--from", "drums-2")
     assert code == 1 and "drums-2 plays drums of 2 bars" in err and "holds melody of 2 bars" in err
     assert not (tmp_path / "no").exists()
+
+
+def test_fine_tuning_weighs_the_kl_as_the_first_training_did_and_hears_every_token():
+    start = RunConfig(model=ModelConfig((130,), 32), training={"beta": 0.1, "free_bits": 30.0, "token_dropout": 0.4})
+    found = fine_tuning(preset("melody-2"), start)
+    assert (found.beta, found.free_bits, found.token_dropout, found.beta_schedule) == (0.1, 30.0, 0.0, "constant")
+    imported = fine_tuning(preset("melody-2"), RunConfig(model=start.model))
+    assert imported.beta == preset("melody-2").training("small").beta
 
 
 def test_a_fine_tuned_model_says_whose_weights_it_began_with():
