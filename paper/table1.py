@@ -99,9 +99,16 @@ def describe(composer: Composer, folder: Path, dataset: Dataset) -> dict[str, An
         "parameters": sum(p.numel() for p in composer.model.parameters()),
         "training": config.training,
         "trained": config.trained,
-        "validation": curve(folder / METRICS),
         "data": {"splits": report["splits"], "folders": report["folders"]},
     }
+
+
+def add_curve(kept: Path, metrics: Path) -> None:
+    """Puts the validation lines of a training beside what is kept of its model, where there are any."""
+    lines, found = curve(metrics), json.loads(kept.read_text())
+    if lines and found.get("validation") != lines:
+        with replacing(kept) as temporary:
+            temporary.write_text(json.dumps({**found, "validation": lines}, indent=1, allow_nan=False) + "\n")
 
 
 def curve(metrics: Path) -> list[dict[str, float]]:
@@ -127,6 +134,9 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path, nargs="?", help="folder of the data sets; without it nothing is measured")
     parser.add_argument("--runs", type=Path, help="folder of the runs; what it lacks is taken from the box")
+    parser.add_argument(
+        "--curves", type=Path, help="folder of the runs that gave the models in the box, for their curves"
+    )
     parser.add_argument("--only", nargs="+", choices=ALL, default=list(ALL), metavar="NAME")
     parser.add_argument("--windows", type=int, help="at most so many test windows, drawn by the seed")
     parser.add_argument("--samples", type=int, default=1024, help="from the prior, at each temperature")
@@ -149,13 +159,14 @@ def main(arguments: list[str] | None = None) -> None:
         mark = stamp(folder, dataset, options)
         if kept.exists() and json.loads(kept.read_text())["stamp"] == mark:
             print(f"{name}: measured before")
-            continue
-        print(f"{name}: measuring {folder}", flush=True)
-        found = measure(composer, dataset, given.windows, given.samples, given.seed)
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(kept) as temporary:
-            everything = {"stamp": mark, **describe(composer, folder, dataset), **plain(found)}
-            temporary.write_text(json.dumps(everything, indent=1, allow_nan=False) + "\n")
+        else:
+            print(f"{name}: measuring {folder}", flush=True)
+            found = measure(composer, dataset, given.windows, given.samples, given.seed)
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            with replacing(kept) as temporary:
+                everything = {"stamp": mark, **describe(composer, folder, dataset), "validation": [], **plain(found)}
+                temporary.write_text(json.dumps(everything, indent=1, allow_nan=False) + "\n")
+        add_curve(kept, (given.curves / name if given.curves else folder) / METRICS)
     write_results(given.results, given.out)
     print(f"{given.out}: written")
 

@@ -38,8 +38,8 @@ FIGURES = {
 SHARES = (0.125, 0.25, 0.5, 1.0)  # of a training's time, at which its curve is shown
 HEAD = """# Results
 
-Written by `python paper/table1.py data`, with `--runs runs` where models are not in the box; every figure behind it is
-in `results/`. The paper is Roberts et al. 2018, whose models saw some hundred times as much music and were tested on
+Written by `python paper/table1.py data`, with `--runs runs` where models are not in the box and `--curves runs` for the
+curves of those that are; every figure behind it is in `results/`. The paper is Roberts et al. 2018, whose models saw some hundred times as much music and were tested on
 other songs: its figures are a mark, not a race. The test windows are of songs that no part of training saw (`data.md`):
 composed and played music only, for trios too.
 
