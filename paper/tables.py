@@ -39,9 +39,10 @@ SHARES = (0.125, 0.25, 0.5, 1.0)  # of a training's time, at which its curve is 
 HEAD = """# Results
 
 Written by `python paper/table1.py data`, with `--runs runs` where models are not in the box and `--curves runs` for the
-curves of those that are; every figure behind it is in `results/`. The paper is Roberts et al. 2018, whose models saw some hundred times as much music and were tested on
-other songs: its figures are a mark, not a race. The test windows are of songs that no part of training saw (`data.md`):
-composed and played music only, for trios too.
+curves of those that are; every figure behind it is in `results/`. The paper is Roberts et al. 2018, whose models saw
+some hundred times as much music and were tested on other songs: its figures are a mark, not a race. The test windows
+are of songs that no part of training saw (`data.md`): composed and played music only, for trios too. The teacher of
+melody-2 may have seen some of them (its card says more).
 
 Accuracy is a share of steps. Sampled: temperature 1, the model hears only its own tokens; teacher-forced: the most
 likely token after the true ones; both with z drawn from the posterior. In brackets: 95 % intervals by bootstrap over
