@@ -43,7 +43,7 @@ def card(config: Any, figures: dict[str, Any], report: dict[str, Any], sources: 
         name: f"{s['windows']:,} windows of {s['songs']:,} songs ({s['groups']:,} groups)" for name, s in splits.items()
     }
     bars, start = config.model.steps // 16, trained.get("from")
-    begun = f" --from {start['name']}" if start else ""
+    begun = f" --from {beginning(start.get('source'))}" if start else ""
     command = f"musicvae train {config.preset} DATASET --out RUN{begun} --steps {settings['steps']}"
     lines = [
         f"# {config.name}",
@@ -77,6 +77,11 @@ def card(config: Any, figures: dict[str, Any], report: dict[str, Any], sources: 
         + f" DATASET --samples {SAMPLES}`; all figures are in `evaluation.json`.",
     ]
     return "\n".join(lines) + "\n"
+
+
+def beginning(source: Any) -> str:
+    """What stands in the place of the run that a training began with: `paper/README.md` says how it is made."""
+    return "WARM" if isinstance(source, str) else "TAUGHT" if source and source.get("lessons") else "MODEL"
 
 
 def lessons(start: dict[str, Any] | None) -> list[str]:

@@ -209,7 +209,7 @@ def origin(teacher: RunConfig, start: RunConfig | None) -> dict[str, Any]:
     return {"taught_by": source.get("name", teacher.name), "licence": source.get("licence", ""), "lessons": before}
 
 
-def main(arguments: list[str] | None = None) -> None:
+def read_words(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=("dream", "sleep", "wake", "compare"))
     parser.add_argument("teacher", type=Path)
@@ -225,6 +225,13 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--data", type=Path, help="data set of real windows")
     parser.add_argument("--threads", type=int, default=1)
     given = parser.parse_args(arguments)
+    if given.what != "dream" and (given.out is None or (given.what != "sleep" and given.data is None)):
+        parser.error("sleep, wake and compare need a run folder OUT, the last two --data as well")
+    return given
+
+
+def main(arguments: list[str] | None = None) -> None:
+    given = read_words(arguments)
     torch.set_num_threads(given.threads)
     keep_memory()
     loaded = load_run(given.teacher)
@@ -233,8 +240,6 @@ def main(arguments: list[str] | None = None) -> None:
         with replacing(given.dreams) as temporary, temporary.open("wb") as file:
             np.savez(file, **dream(teacher, given.number, given.seed)._asdict())
         return
-    if given.out is None or (given.what != "sleep" and given.data is None):
-        parser.error("sleep, wake and compare need a run folder OUT, the last two --data as well")
     with np.load(given.dreams) as saved:
         dreams = Dreams(saved["z"], saved["tokens"])
     if given.what == "compare":

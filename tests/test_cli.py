@@ -243,6 +243,7 @@ def test_an_option_that_is_repeated_means_all_of_its_values():
     words = ["preset", "--set", "a=1", "b=2", "--out", "x", "--set", "c=3", "--set=d=4", "--steps", "3"]
     assert gathered(words) == ["preset", "--set", "a=1", "b=2", "c=3", "d=4", "--out", "x", "--steps", "3"]
     assert gathered(["a", "--out", "x"]) == ["a", "--out", "x"]
+    assert gathered(["--set", "a=-1", "-n", "4", "--set", "b=2"]) == ["--set", "a=-1", "b=2", "-n", "4"]
 
 
 def test_help_version_and_unknown_commands(musicvae):

@@ -116,7 +116,7 @@ def test_a_card_tells_terms_lessons_and_figures(data: Dataset, tmp_path: Path, m
     for words in (
         "# melody-2",
         "Terms: CC BY 4.0",
-        "musicvae train melody-2 DATASET --out RUN --from two --steps 2",
+        "musicvae train melody-2 DATASET --out RUN --from TAUGHT --steps 2",
         "lessons of an elder: sleep, 1,100 updates of 128 in 10 minutes",
         "20 windows",
         "| always nothing (baseline) |",

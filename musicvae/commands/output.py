@@ -57,7 +57,7 @@ def gathered(words: Sequence[str], option: str = "--set") -> list[str]:
         if name == option:
             inside, place = True, len(kept) if place is None else place
             values += [value] if equals else []
-        elif inside and not word.startswith("--"):
+        elif inside and not word.startswith("-"):
             values.append(word)
         else:
             inside = False

@@ -8,6 +8,7 @@ same command goes on after a kill, and ends with the same bytes.
 
 import hashlib
 import json
+import os
 import shutil
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
@@ -197,9 +198,8 @@ def _check_target(out: Path, folders: list[Path], overwrite: bool) -> None:
         return
     if not overwrite:
         raise ValueError(f"{out} exists already. Give another --out, or --overwrite to replace it")
-    endings = (".parquet", ".npy", ".partial")
-    strange = [p.name for p in out.iterdir() if p.name != "report.json" and not p.name.endswith(endings)] \
-        if out.is_dir() else [out.name]  # fmt: skip
+    ours = ("report.json", ".parquet", ".npy", ".partial")
+    strange = [name for name in (os.listdir(out) if out.is_dir() else [out.name]) if not name.endswith(ours)]
     holds = [folder for folder in folders if folder.resolve().is_relative_to(out.resolve())]
     if holds or strange or not (out / "report.json").is_file():
         found = f"the source {holds[0]}" if holds else ", ".join(sorted(strange)[:3]) or "nothing"
