@@ -186,6 +186,15 @@ def bands(draw) -> Song:
     return song(*rows, players=tuple(players), bars=bars, pieces=pieces)
 
 
+def test_the_windows_of_a_melody_with_two_basses_stand_in_the_order_of_the_bars():
+    players = (KIT, BASS, BASS, PIANO)
+    rows = [(s, 40 + i, s + 2, i) for i in range(4) for s in range(0, 96, 4)]
+    found = find_windows([song(*rows, players=players, bars=6)], Trio(), 2)
+    assert found.bar.tolist() == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4]
+    first_bass = found.tokens[::2, 0, 1]
+    assert (first_bass == 2 + 41).all() and (found.tokens[1::2, 0, 1] == 2 + 42).all()
+
+
 @kinds
 @settings(max_examples=40, deadline=None)
 @given(songs=st.lists(bands(), min_size=1, max_size=4))

@@ -29,7 +29,7 @@ from musicvae.music.sources import Source, chunks, list_sources
 from musicvae.music.workers import run_tasks
 
 FORMAT = 1  # of data sets
-WORK_FORMAT = 3  # of half-done work, which other versions start anew
+WORK_FORMAT = 4  # of half-done work, which other versions start anew
 BYTES_PER_BUCKET = 2 << 20  # of MIDI, which gives some ten times as much in windows
 
 Progress = Callable[[str, int, int], None]  # what is being done, how much of it, of how much

@@ -229,7 +229,7 @@ def _trio_windows(songs: list[Song], trio: Trio, bars: int) -> Windows:
 def _trio_rows(
     n: int, timeline: _Timeline, lead: _Stream, low: _Stream, drums: _Stream
 ) -> tuple[list[np.ndarray], int]:
-    """For each pair of melody and bass of song n the rows (3, N) of the windows that all three streams have.
+    """For each melody of song n, with every bass, the rows (3, N) of the windows that all three streams have, by bar.
 
     At most `MAX_PAIRS` pairs are looked at; how many more there are comes second.
     """
@@ -242,13 +242,18 @@ def _trio_rows(
         _, starts = np.unique(stream.voice[a:b], return_index=True)
         spans.append(list(zip(starts + a, np.append(starts[1:], b - a) + a)))
     cut = max(len(spans[0]) * len(spans[1]) - MAX_PAIRS, 0)
+    pairs, rows = MAX_PAIRS, 0
     for a, b in spans[0]:
         common, in_drums, in_lead = np.intersect1d(drums.bar[d], lead.bar[a:b], assume_unique=True, return_indices=True)
-        for c, e in spans[1]:
-            if len(result) == MAX_PAIRS:
-                return result, cut
+        mine: list[np.ndarray] = []
+        for c, e in spans[1][:pairs]:
             _, i, j = np.intersect1d(common, low.bar[c:e], assume_unique=True, return_indices=True)
-            result.append(np.stack([in_lead[i] + a, j + c, in_drums[i] + d.start]))
-            if sum(r.shape[1] for r in result) > MAX_WINDOWS:
+            mine.append(np.stack([in_lead[i] + a, j + c, in_drums[i] + d.start]))
+            rows += len(i)
+            if rows > MAX_WINDOWS:
                 raise TooManyWindows
+        pairs -= len(mine)
+        if mine:
+            together = np.concatenate(mine, axis=1)
+            result.append(together[:, np.argsort(lead.bar[together[0]], kind="stable")])  # by bar, then by bass
     return result, cut
