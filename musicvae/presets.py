@@ -29,6 +29,8 @@ class Preset:
         kind = "flat" if self.flat else "hierarchical"
         units = _TWIN_UNITS.get((size, self.representation)) if self.flat and self.bars > 2 else None
         own = {"decoder_units": units} if units else {}
+        own |= _READERS.get(size, {}) if self.bars > 2 else {}
+        own |= {"conductor_units": widths["hierarchical"]["conductor_units"]} if "encoder_bars" in own else {}
         return ModelConfig(
             vocab_sizes or representation(self.representation).vocab_sizes,
             steps=self.bars * STEPS_PER_BAR,
@@ -77,6 +79,7 @@ _WIDTHS: dict[str, dict[str, dict[str, int]]] = {
         "hierarchical": {"decoder_units": 1024, "decoder_layers": 2, "conductor_units": 1024, "condition_size": 512},
     },
 }
+_READERS = {"small": {"encoder_bars": 16, "latent_size": 256}}  # 256 steps are too far (LOG.md)
 _TWIN_UNITS = {  # of the flat decoder, so that it has as many parameters as its hierarchical twin, within 10 %
     ("small", "melody"): 352,
     ("small", "drums"): 352,

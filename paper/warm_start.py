@@ -13,7 +13,7 @@ of 256 steps for so long that the decoders learn to do without it.
 
 import argparse
 import sys
-from dataclasses import replace
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -27,7 +27,7 @@ from musicvae.model.training import new_model
 from musicvae.model.vae import MusicVAE, StepDecoder
 from musicvae.music.dataset import Dataset
 from musicvae.music.representation import representation
-from musicvae.presets import preset
+from musicvae.presets import change, preset
 
 WINDOWS = 8192  # behind the principal components
 UNKNOWN = -8.0  # logit of a token that the 2-bar decoder does not have
@@ -43,8 +43,8 @@ class Source(NamedTuple):
     tokens: Tensor  # of the target's tokens, the source's (V), -1 where it has none
 
 
-def source(run: str, data: str, size: int, kind: str) -> Source:
-    """The 2-bar model of a run, seen from conditions of `size`. Raises ValueError for one that is not flat."""
+def source(run: str, data: str, size: int, kind: str, places: slice = slice(None)) -> Source:
+    """The 2-bar model of a run, seen from `places` of conditions of `size`. Raises ValueError for one that is not flat."""
     composer = load(run)
     tokens = Dataset(Path(data)).seen_as(composer.config.representation).tokens("train")
     if composer.model.config.bars > 1 or len(composer.model.config.vocab_sizes) > 1:
@@ -54,10 +54,12 @@ def source(run: str, data: str, size: int, kind: str) -> Source:
     mean = mu.mean(0)
     _, lengths, directions = torch.linalg.svd(mu - mean, full_matrices=False)
     axes = (lengths / len(rows) ** 0.5).unsqueeze(1) * directions
-    axes = torch.cat([axes[:size], axes.new_zeros(max(size - len(axes), 0), axes.shape[1])])
-    kept = float(lengths[:size].square().sum() / lengths.square().sum())
-    print(f"{run}: {size} conditions hold {kept:.1%} of the variance of mu ({kind})")
-    return Source(composer.model, composer.name, mean, axes, renamed(composer.config.representation, kind))
+    own = min(len(range(size)[places]), len(axes))
+    conditions = axes.new_zeros(size, axes.shape[1])
+    conditions[places][:own] = axes[:own]
+    kept = float(lengths[:own].square().sum() / lengths.square().sum())
+    print(f"{run}: {own} conditions hold {kept:.1%} of the variance of mu ({kind})")
+    return Source(composer.model, composer.name, mean, conditions, renamed(composer.config.representation, kind))
 
 
 def renamed(before: str, now: str) -> Tensor:
@@ -102,23 +104,40 @@ def take_over_encoder(encoder: nn.LSTM, given: Source, first: int) -> None:
             new.copy_(weights)
 
 
-def warm_start(name: str, out: Path, melody: list[str] | None, drums: list[str] | None) -> None:
-    """A run folder for `musicvae train --from`. Raises ValueError where a decoder that the preset needs is missing."""
+@torch.no_grad()
+def take_over_summary(model: MusicVAE, given: Source) -> None:
+    """What a bar is summed up to: the condition that stands for mu, as far as the source gives conditions."""
+    lengths = given.axes.square().sum(1, keepdim=True)
+    known = lengths.flatten() > 0
+    back = given.axes[known] / lengths[known]  # (conditions given, Z)
+    model.to_summary.weight[known] = back @ given.model.to_mu.weight
+    model.to_summary.bias[known] = back @ (given.model.to_mu.bias - given.mean)
+
+
+def warm_start(
+    name: str, out: Path, melody: list[str] | None, drums: list[str] | None, settings: Sequence[str] = ()
+) -> None:
+    """A run folder for `levels.py` and `musicvae train --from`. Raises ValueError where a decoder that the preset needs is missing."""
     chosen = preset(name)
     kinds = {"melody": ["melody"], "drums": ["drums"], "trio": ["melody", "melody", "drums"]}[chosen.representation]
     given = {"melody": melody, "drums": drums}
     missing = [kind for kind in kinds if given[kind] is None]
     if missing:
         raise ValueError(f"{name} needs a 2-bar model of {missing[0]}: --{missing[0]} RUN DATASET")
-    size = chosen.model("small").condition_size
-    sources = {kind: source(*given[kind], size, kind) for kind in set(kinds)}  # type: ignore[misc]
-    reader = sources[kinds[-1]]
-    units = reader.model.config.encoder_units
-    model = new_model(replace(chosen.model("small"), encoder_units=units, encoder_layers=1), 0, None)
-    for decoder, kind in zip(model.decoders, kinds):
+    sizes, _ = change(chosen.model("small"), chosen.training("small"), list(settings))
+    share = sizes.condition_size // len(kinds)
+    places = [slice(i * share, (i + 1) * share) for i in range(len(kinds))]
+    sources = [source(*given[kind], sizes.condition_size, kind, place) for kind, place in zip(kinds, places)]  # type: ignore[misc]
+    reader = sources[-1]
+    model = new_model(sizes, 0, None)
+    for decoder, stream in zip(model.decoders, sources):
         assert isinstance(decoder, StepDecoder)
-        take_over(decoder, sources[kind])
-    take_over_encoder(model.encoder, reader, sum(model.config.vocab_sizes[:-1]))
+        take_over(decoder, stream)
+    taken = "bar decoders"
+    if sizes.encoder_units == reader.model.config.encoder_units and sizes.encoder_layers == 1:
+        take_over_encoder(model.encoder, reader, sum(sizes.vocab_sizes[:-1]))
+        take_over_summary(model, reader)
+        taken += " and encoder"
     save_run(
         out,
         model,
@@ -129,10 +148,7 @@ def warm_start(name: str, out: Path, melody: list[str] | None, drums: list[str] 
             preset=name,
             size="small",
             model=model.config,
-            trained={
-                "steps": 0,
-                "source": "bar decoders and encoder of " + ", ".join(s.name for s in sources.values()),
-            },
+            trained={"steps": 0, "source": f"{taken} of " + ", ".join(dict.fromkeys(s.name for s in sources))},
         ),
     )
 
@@ -143,8 +159,9 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("--melody", nargs=2, metavar=("RUN", "DATASET"), help="a 2-bar model of melodies, and its data")
     parser.add_argument("--drums", nargs=2, metavar=("RUN", "DATASET"), help="a 2-bar model of drums, and its data")
+    parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", help="such as model.encoder_units=160")
     given = parser.parse_args()
-    warm_start(given.name, given.out, given.melody, given.drums)
+    warm_start(given.name, given.out, given.melody, given.drums, given.set)
 
 
 if __name__ == "__main__":

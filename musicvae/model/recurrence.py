@@ -31,14 +31,18 @@ class Recurrent:
 
     def encode(self, tokens: Tensor) -> Normal:
         """tokens (B, T, streams) -> q(z|x), as `MusicVAE.encode`."""
+        return self.model.posterior(self.read(tokens).to(self.model.to_mu.weight.dtype))
+
+    def read(self, tokens: Tensor) -> Tensor:
+        """tokens (B, T, streams) -> (B * encoder_bars, 2H), as `MusicVAE.read`."""
         model, lstm = self.model, self.model.encoder
-        steps = model.check(tokens).long().permute(2, 1, 0)  # (streams, T, B)
+        parts = model.check(tokens).long().unflatten(1, (model.config.encoder_bars, -1)).flatten(0, 1)
+        steps = parts.permute(2, 1, 0)  # (streams, steps of a part, B * parts)
         ways: list[Tensor] = []  # the states (T, B, H) of each direction, in its own order of time
         for layer in range(lstm.num_layers):
             both = None if layer == 0 else torch.cat([ways[0], ways[1].flip(0)], dim=-1)  # (T, B, 2H)
             ways = [self.run(lstm, layer, suffix, steps, both, model.config.vocab_sizes) for suffix in ("", "_reverse")]
-        summary = torch.cat([way[-1] for way in ways], dim=-1).to(model.to_mu.weight.dtype)  # (B, 2H)
-        return Normal(model.to_mu(summary), F.softplus(model.to_sigma(summary)), validate_args=False)
+        return torch.cat([way[-1] for way in ways], dim=-1)
 
     def run(
         self, lstm: nn.LSTM, layer: int, suffix: str, steps: Tensor, below: Tensor | None, vocab: tuple[int, ...]
@@ -55,8 +59,11 @@ class Recurrent:
 
     def predict_steps(self, tokens: Tensor, z: Tensor, unheard: Tensor | None = None) -> list[Tensor]:
         """Teacher forcing: logits of each stream (B, T, V), as `MusicVAE.predict_steps`."""
+        return self.predict_bars(tokens, self.model.conduct(z).flatten(0, 1), unheard)
+
+    def predict_bars(self, tokens: Tensor, conditions: Tensor, unheard: Tensor | None = None) -> list[Tensor]:
+        """The same from what each bar is told (N, C), as `MusicVAE.predict_bars`."""
         model, config = self.model, self.model.config
-        conditions = model.conduct(z).flatten(0, 1)  # (N, C)
         silence = tokens.new_tensor(config.vocab_sizes)  # the row of zeros behind those of the tokens
         steps = tokens.long() if unheard is None else torch.where(unheard.unsqueeze(-1), silence, tokens)
         bars = model.to_bars(steps)  # (N, S, streams)

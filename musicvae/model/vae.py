@@ -27,6 +27,7 @@ class ModelConfig:
     latent_size: int = 512
     encoder_units: int = 2048
     encoder_layers: int = 2
+    encoder_bars: int = 1  # parts read by themselves before their summaries are read in a row; 1: the paper's encoder
     conductor_units: int = 1024
     conductor_layers: int = 2
     condition_size: int = 512  # what the conductor tells each bar
@@ -45,6 +46,8 @@ class ModelConfig:
                 raise ValueError(f"{name} is {value}; must be at most {LARGEST}")
         if self.steps % self.bars:
             raise ValueError(f"{self.steps} steps cannot be cut into {self.bars} bars of one length")
+        if self.steps % self.encoder_bars:
+            raise ValueError(f"{self.steps} steps cannot be cut into {self.encoder_bars} encoder_bars of one length")
         if self.bar_start not in BAR_STARTS:
             raise ValueError(f"bar_start is {self.bar_start!r}; must be one of {', '.join(BAR_STARTS)}")
 
@@ -96,8 +99,13 @@ class MusicVAE(nn.Module):
         self.encoder = nn.LSTM(
             sum(vocab), config.encoder_units, config.encoder_layers, batch_first=True, bidirectional=True
         )
-        self.to_mu = nn.Linear(2 * config.encoder_units, config.latent_size)
-        self.to_sigma = nn.Linear(2 * config.encoder_units, config.latent_size)
+        summary = 2 * config.encoder_units
+        if config.encoder_bars > 1:  # the conductor's mirror image
+            self.to_summary = nn.Linear(summary, config.condition_size)
+            self.reader = nn.LSTM(config.condition_size, config.conductor_units, batch_first=True, bidirectional=True)
+            summary = 2 * config.conductor_units
+        self.to_mu = nn.Linear(summary, config.latent_size)
+        self.to_sigma = nn.Linear(summary, config.latent_size)
         groups: list[tuple[int, ...]]
         if config.bars > 1:
             self.conductor = nn.LSTM(1, config.conductor_units, config.conductor_layers, batch_first=True)
@@ -124,8 +132,23 @@ class MusicVAE(nn.Module):
 
     def encode(self, tokens: Tensor) -> Normal:
         """tokens (B, T, streams) -> q(z|x), equations 6 and 7."""
-        _, (h, _) = self.encoder(self.one_hot(self.check(tokens)))  # h (layers * 2, B, H)
-        summary = torch.cat([h[-2], h[-1]], dim=-1).to(self.to_mu.weight.dtype)  # last layer, both ways: (B, 2H)
+        return self.posterior(self.read(tokens))
+
+    def read(self, tokens: Tensor) -> Tensor:
+        """tokens (B, T, streams) -> what the encoder ended with after each of its bars (B * encoder_bars, 2H)."""
+        steps = self.one_hot(self.check(tokens)).unflatten(1, (self.config.encoder_bars, -1)).flatten(0, 1)
+        return last_states(self.encoder, steps)
+
+    def posterior(self, summary: Tensor) -> Normal:
+        """What the encoder ended with after each of its bars (B * encoder_bars, 2H) -> q(z|x)."""
+        if self.config.encoder_bars > 1:
+            summaries = self.to_summary(summary).unflatten(0, (-1, self.config.encoder_bars))  # (B, encoder_bars, C)
+            summary = last_states(self.reader, summaries)
+        return self.normal(summary)
+
+    def normal(self, summary: Tensor) -> Normal:
+        """summary of the window (B, 2H) -> q(z|x), in the precision of the weights."""
+        summary = summary.to(self.to_mu.weight.dtype)
         with torch.autocast(summary.device.type, enabled=False):  # bf16 would round mu by more than a small sigma
             return Normal(self.to_mu(summary), F.softplus(self.to_sigma(summary)), validate_args=False)
 
@@ -139,7 +162,10 @@ class MusicVAE(nn.Module):
 
     def predict_steps(self, tokens: Tensor, z: Tensor, unheard: Tensor | None = None) -> list[Tensor]:
         """Teacher forcing: logits of each stream (B, T, V), all bars in one batch."""
-        conditions = self.conduct(z).flatten(0, 1)  # (B*U, C)
+        return self.predict_bars(tokens, self.conduct(z).flatten(0, 1), unheard)
+
+    def predict_bars(self, tokens: Tensor, conditions: Tensor, unheard: Tensor | None = None) -> list[Tensor]:
+        """The same from what each bar is told (B*U, C)."""
         steps = self.one_hot(self.check(tokens))  # (B, T, V)
         steps = steps if unheard is None else steps.masked_fill(unheard.unsqueeze(-1), 0)
         if self.config.bar_start == "silent":
@@ -236,6 +262,12 @@ class MusicVAE(nn.Module):
             found = "missing" if uniforms is None else f"of shape {tuple(uniforms.shape)}"
             raise ValueError(f"uniforms are {found}; {len(z)} vectors need {wanted}")
         return uniforms.to(z.device)
+
+
+def last_states(lstm: nn.LSTM, inputs: Tensor) -> Tensor:
+    """inputs (N, S, D) of a bidirectional LSTM -> the last states of its top layer, both ways (N, 2H)."""
+    _, (h, _) = lstm(inputs)  # h (layers * 2, N, H)
+    return torch.cat([h[-2], h[-1]], dim=-1)
 
 
 def shift(steps: Tensor) -> Tensor:
