@@ -67,8 +67,13 @@ def products(config: ModelConfig, batch: int) -> list[Product]:
             found.append(Product(f"{name} {layer} state", rows, hidden, 4 * hidden, directions * steps))
 
     vocab, bars, steps = sum(config.vocab_sizes), config.bars, config.steps // config.bars
-    lstm("encoder", batch, config.steps, vocab, config.encoder_units, config.encoder_layers, directions=2)
-    found.append(Product("mu and sigma", batch, 2 * config.encoder_units, config.latent_size, 2))
+    parts, summary = config.encoder_bars, 2 * config.encoder_units
+    lstm("encoder", batch * parts, config.steps // parts, vocab, summary // 2, config.encoder_layers, directions=2)
+    if parts > 1:
+        found.append(Product("summary", batch * parts, summary, config.condition_size, 1))
+        summary = 2 * config.conductor_units
+        lstm("reader", batch, parts, config.condition_size, config.conductor_units, 1, directions=2)
+    found.append(Product("mu and sigma", batch, summary, config.latent_size, 2))
     groups, condition = [vocab], config.latent_size
     if bars > 1:
         groups, condition, units, layers = (

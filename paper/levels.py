@@ -47,11 +47,11 @@ def bars_loss(
     summaries = model.to_summary(reader.read(tokens).to(model.to_mu.weight.dtype))
     logits = reader.predict_bars(tokens, summaries + SIGMA * noise, unheard)
     streams = list(zip(logits, tokens.unbind(-1)))
-    wrong = sum(F.cross_entropy(part.float().flatten(0, 1), truth.flatten(), reduction="sum") for part, truth in streams)
+    nats = [F.cross_entropy(part.float().flatten(0, 1), truth.flatten(), reduction="sum") for part, truth in streams]
     prior = summaries.float().square().sum(-1).mean() / 2
     right = [float((part.argmax(-1) == truth).float().mean()) for part, truth in streams]
     figures = {f"accuracy_{i}": share for i, share in enumerate(right)} | {"spread": float(prior.detach())}
-    return wrong / len(summaries) + BAR_WEIGHT * prior, figures  # type: ignore[operator]
+    return torch.stack(nats).sum() / len(summaries) + BAR_WEIGHT * prior, figures
 
 
 def windows_loss(model: MusicVAE, summaries: Tensor, noise: Tensor) -> tuple[Tensor, dict[str, float]]:
@@ -80,10 +80,8 @@ class Readings:
         read = self.reader.read(self.feed.batch(step)).to(self.model.to_mu.weight.dtype)
         fresh = self.model.to_summary(read).float().unflatten(0, (-1, self.model.config.encoder_bars))
         generator = torch.Generator().manual_seed(step)
-        old = [
-            self.kept[place][torch.randperm(len(fresh), generator=generator)]
-            for place in torch.randint(len(self.kept), (AGAIN if self.kept else 0,), generator=generator).tolist()
-        ]
+        places = torch.randint(max(len(self.kept), 1), (AGAIN if self.kept else 0,), generator=generator).tolist()
+        old = [self.kept[place][torch.randperm(len(fresh), generator=generator)] for place in places]
         self.kept = [*self.kept[-KEPT + 1 :], fresh]
         return torch.cat([fresh, *old])
 
@@ -132,7 +130,9 @@ def main(arguments: list[str] | None = None) -> None:
 
     given = start.config.trained["source"]
     taught = given if isinstance(given, dict) else {"taught_by": given, "licence": "", "lessons": []}
-    parts = ("encoder", "to_summary", "decoders") if bars else ("reader", "to_mu", "to_sigma", "conductor", "to_condition")
+    parts = (
+        ("encoder", "to_summary", "decoders") if bars else ("reader", "to_mu", "to_sigma", "conductor", "to_condition")
+    )
     run = replace(start.config, name=words.level, trained={"source": taught})
     study(words.out, model, run, config, dict.fromkeys(parts, 1.0), lesson)
 

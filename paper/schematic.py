@@ -66,7 +66,10 @@ def _encoder(axes: "Axes", config: ModelConfig, weights: int) -> None:
             _arrow(axes, (b, 1.78), (a + 0.42, 1.78), BLUE)
     axes.text(4.75, 1.54, "…", fontsize=18, color=BLUE, ha="center", va="center")
     layers = f"{config.encoder_layers} layer{'s' if config.encoder_layers > 1 else ''}"
-    _note(axes, 1.54, "encoder", f"bidirectional LSTM, {layers} of {config.encoder_units} a direction", weights, BLUE)
+    what = f"bidirectional LSTM, {layers} of {config.encoder_units} a direction"
+    if config.encoder_bars > 1:
+        what += f", over each of {config.encoder_bars} bars; then one of {config.conductor_units} over their summaries"
+    _note(axes, 1.54, "encoder", what, weights, BLUE)
     axes.plot([xs[-1] + 0.44, RIGHT + 0.12, RIGHT + 0.12], [1.3, 1.3, 2.7], color=BLUE, lw=1.2)  # the last of each
     axes.plot([xs[0] + 0.2] * 2, [1.98, 2.7], color=BLUE, lw=1.2)
     _arrow(axes, (RIGHT + 0.12, 2.7), (5.58, 2.7), BLUE)

@@ -44,7 +44,7 @@ class Source(NamedTuple):
 
 
 def source(run: str, data: str, size: int, kind: str, places: slice = slice(None)) -> Source:
-    """The 2-bar model of a run, seen from `places` of conditions of `size`. Raises ValueError for one that is not flat."""
+    """The 2-bar model of a run, seen from `places` of conditions of `size`. Raises ValueError unless it is flat."""
     composer = load(run)
     tokens = Dataset(Path(data)).seen_as(composer.config.representation).tokens("train")
     if composer.model.config.bars > 1 or len(composer.model.config.vocab_sizes) > 1:
@@ -117,7 +117,7 @@ def take_over_summary(model: MusicVAE, given: Source) -> None:
 def warm_start(
     name: str, out: Path, melody: list[str] | None, drums: list[str] | None, settings: Sequence[str] = ()
 ) -> None:
-    """A run folder for `levels.py` and `musicvae train --from`. Raises ValueError where a decoder that the preset needs is missing."""
+    """A run folder for `levels.py` and `musicvae train --from`. ValueError where a decoder is missing."""
     chosen = preset(name)
     kinds = {"melody": ["melody"], "drums": ["drums"], "trio": ["melody", "melody", "drums"]}[chosen.representation]
     given = {"melody": melody, "drums": drums}

@@ -15,6 +15,7 @@ KINDS: dict[str, dict[str, Any]] = {
     "previous": {"vocab_sizes": (9,), "bars": 3, "bar_start": "previous"},
     "duo": {"vocab_sizes": (9, 7), "bars": 3},
     "trio": {"vocab_sizes": (9, 7, 8), "bars": 3},
+    "trio read by bars": {"vocab_sizes": (9, 7, 8), "bars": 3, "encoder_bars": 3},
     "trio previous": {"vocab_sizes": (9, 7, 8), "bars": 3, "bar_start": "previous"},
 }
 TEMPERATURES = (0.0, 0.5, 1.0)

@@ -15,7 +15,7 @@ from musicvae.model.vae import ModelConfig, MusicVAE, StepDecoder
 from musicvae.music.dataset import Dataset
 from musicvae.train import train_preset
 
-release, warm, conditions = script("release"), script("warm_start"), script("conditions")
+release, warm, levels = script("release"), script("warm_start"), script("levels")
 TINY = {"latent_size": 6, "encoder_units": 8, "encoder_layers": 1, "decoder_units": 10, "decoder_layers": 2}
 
 
@@ -63,47 +63,60 @@ def test_conditions_are_the_main_directions_of_real_music_at_unit_variance(data:
 
 def test_a_16_bar_model_begins_with_the_2_bar_decoders(data: Dataset, tmp_path: Path) -> None:
     source = [two_bars(tmp_path / "two", "melody", 130), str(data.folder)]
-    model = MusicVAE(ModelConfig((130,), 256, 16, **{**TINY, "conductor_units": 8, "condition_size": 128}))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(warm, "new_model", lambda *_: model)
-        warm.warm_start("melody-16", tmp_path / "warm", source, None)
+    sizes = ("latent_size=6", "encoder_units=8", "decoder_units=10", "conductor_units=8", "condition_size=6")
+    warm.warm_start("melody-16", tmp_path / "warm", source, None, [f"model.{size}" for size in sizes])
     run = load_run(tmp_path / "warm")
     assert run.config.preset == "melody-16" and run.config.trained["source"].endswith(" of two")
     lower = load_run(Path(source[0])).model.decoders[0].lstm.weight_hh_l1
     assert torch.equal(run.model.decoders[0].lstm.weight_hh_l1, lower)
     tokens = torch.randint(0, 130, (1, 256, 1), generator=torch.Generator().manual_seed(0))
-    two = load_run(Path(source[0])).model
-    summaries = [m.encoder(m.one_hot(tokens))[0] for m in (run.model, two)]
-    assert torch.equal(*summaries)  # the encoder hears what that of the 2-bar model hears
+    given, two = warm.source(*source, 6, "melody"), load_run(Path(source[0])).model
+    with torch.no_grad():
+        summaries = run.model.to_summary(run.model.read(tokens))  # of each bar, what the 2-bar model makes of 16 steps
+        _, (h, _) = two.encoder(two.one_hot(tokens.view(16, 16, 1)))
+        wanted = two.to_mu(torch.cat([h[-2], h[-1]], dim=-1))
+    torch.testing.assert_close(given.mean + summaries @ given.axes, wanted, rtol=1e-3, atol=1e-3)
     with pytest.raises(ValueError, match="needs a 2-bar model of drums: --drums RUN DATASET"):
         warm.warm_start("trio-16", tmp_path / "trio", source, None)
 
 
-def test_each_bar_is_to_be_told_what_the_2_bar_model_makes_of_it_and_the_next(data: Dataset, tmp_path: Path) -> None:
-    given = warm.source(two_bars(tmp_path / "two", "melody", 130), str(data.folder), 4, "melody")
-    tokens = torch.randint(0, 130, (2, 64, 1), generator=torch.Generator().manual_seed(0))
-    found = conditions.targets(given.model, tokens)
-    assert found.shape == (2, 4, 6)
-    torch.testing.assert_close(found[:, 1], given.model.encode(tokens[:, 16:48]).mean)
-    last = torch.cat([tokens[:, 48:], torch.zeros_like(tokens[:, :16])], dim=1)
-    torch.testing.assert_close(found[:, 3], given.model.encode(last).mean)
+LEVELS = {**TINY, "conductor_units": 16, "condition_size": 6, "encoder_bars": 4}
 
 
-def test_conditions_can_be_learnt_and_the_bar_decoders_stay(data: Dataset, tmp_path: Path) -> None:
-    two = two_bars(tmp_path / "two", "melody", 130)
-    given = warm.source(two, str(data.folder), 6, "melody")
+def small_levels() -> tuple[MusicVAE, torch.Tensor]:
     torch.manual_seed(0)
-    model = MusicVAE(ModelConfig((130,), 64, 4, **{**TINY, "conductor_units": 16, "condition_size": 6}))
-    tokens = torch.randint(0, 130, (8, 64, 1), generator=torch.Generator().manual_seed(0))
+    return MusicVAE(ModelConfig((13,), 64, 4, **LEVELS)), torch.randint(0, 13, (8, 64, 1))
+
+
+def test_the_lowest_level_learns_bars_without_the_levels_above() -> None:
+    model, tokens = small_levels()
+    lower = [p for n, p in model.named_parameters() if n.startswith(("encoder", "to_summary", "decoders"))]
+    optimizer, unheard = torch.optim.Adam(lower, 3e-2), torch.ones(8, 64, dtype=torch.bool)  # only the summary tells
+    losses = []
+    for step in range(120):
+        noise = torch.randn(32, 6, generator=torch.Generator().manual_seed(step))
+        loss, _ = levels.bars_loss(model, model, tokens, noise, unheard)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(float(loss.detach()))
+    assert all(p.grad is None for n, p in model.named_parameters() if n.startswith(("reader", "conductor", "to_mu")))
+    assert losses[-1] < 0.9 * losses[0]
+
+
+def test_the_upper_level_gives_summaries_back_through_z() -> None:
+    model, _ = small_levels()
+    summaries = torch.randn(8, 4, 6, generator=torch.Generator().manual_seed(0))
     optimizer = torch.optim.Adam([p for n, p in model.named_parameters() if not n.startswith("decoders")], 1e-2)
     explained = []
-    for _ in range(150):
-        lesson = conditions.learn(model, given, tokens, torch.zeros(8, 6))
+    for step in range(200):
+        noise = torch.randn(8, 6, generator=torch.Generator().manual_seed(step))
+        loss, figures = levels.windows_loss(model, summaries, noise)
         optimizer.zero_grad()
-        lesson.loss.backward()
-        assert all(weights.grad is None for weights in model.decoders.parameters())
+        loss.backward()
+        assert all(weights.grad is None for weights in model.encoder.parameters())
         optimizer.step()
-        explained.append(lesson.explained)
+        explained.append(figures["explained"])
     assert explained[0] < 0.2 < 0.6 < explained[-1]
 
 

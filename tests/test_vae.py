@@ -24,6 +24,8 @@ CONFIGS = {
     "hierarchical": ModelConfig((9,), 12, 3, **TINY),
     "hierarchical previous": ModelConfig((9,), 12, 3, bar_start="previous", **TINY),
     "trio": ModelConfig((9, 7, 8), 12, 3, **TINY),
+    "trio read by bars": ModelConfig((9, 7, 8), 12, 3, encoder_bars=3, **TINY),
+    "flat read by bars": ModelConfig((9,), 12, encoder_bars=3, **TINY),
     "trio previous": ModelConfig((9, 7, 8), 12, 3, bar_start="previous", **TINY),
 }
 ALL = pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS.keys())
@@ -197,8 +199,12 @@ def test_the_latent_of_one_example_does_not_depend_on_another(config: ModelConfi
 @ALL
 def test_the_summary_is_both_directions_after_the_whole_window(config: ModelConfig) -> None:
     model, tokens, hidden = build(config), some_tokens(config), config.encoder_units
-    steps, _ = model.encoder(model.one_hot(tokens))  # (B, T, 2H)
+    parts = model.one_hot(tokens).reshape(4 * config.encoder_bars, -1, sum(config.vocab_sizes))
+    steps, _ = model.encoder(parts)  # (B * encoder_bars, steps of a bar, 2H)
     summary = torch.cat([steps[:, -1, :hidden], steps[:, 0, hidden:]], dim=-1)
+    if config.encoder_bars > 1:
+        bars, _ = model.reader(model.to_summary(summary).view(4, config.encoder_bars, -1))
+        summary = torch.cat([bars[:, -1, : config.conductor_units], bars[:, 0, config.conductor_units :]], dim=-1)
     posterior = model.encode(tokens)
     assert torch.allclose(posterior.mean, model.to_mu(summary), atol=1e-5)
     assert torch.allclose(posterior.stddev, torch.log1p(model.to_sigma(summary).exp()), atol=1e-5)
@@ -213,6 +219,19 @@ def test_each_direction_alone_has_seen_every_step(direction: str) -> None:
         model.to_mu.weight[:, :hidden] *= direction == "forward"
     for step in range(6):
         assert not model.encode(other(tokens, config, step, 0)).mean.equal(model.encode(tokens).mean), step
+
+
+@pytest.mark.parametrize("name", ["trio read by bars", "flat read by bars"])
+def test_an_encoder_of_bars_hears_each_bar_by_itself_and_all_of_them_in_order(name: str) -> None:
+    config = CONFIGS[name]
+    model, tokens = build(config), some_tokens(config)
+    before, summaries = model.encode(tokens).mean, model.read(tokens).view(4, 3, -1)
+    for step in range(12):
+        changed = other(tokens, config, step, 0)
+        differs = (model.read(changed).view(4, 3, -1) != summaries).any(-1).any(0)  # (encoder_bars)
+        assert differs.tolist() == [bar == step // 4 for bar in range(3)]
+        assert not model.encode(changed).mean.equal(before)
+    assert not model.encode(tokens.view(4, 3, 4, -1).flip(1).flatten(1, 2)).mean.equal(before)
 
 
 def test_sigma_can_fall_far_below_1() -> None:
