@@ -129,7 +129,7 @@ def main(arguments: list[str] | None = None) -> None:
         return windows_loss(model, summaries, draw_noise((len(summaries), sizes.latent_size), config.seed, 2, step))
 
     given = start.config.trained["source"]
-    taught = given if isinstance(given, dict) else {"taught_by": given, "licence": "", "lessons": []}
+    taught = given if isinstance(given, dict) else {"began_with": given, "lessons": []}
     parts = (
         ("encoder", "to_summary", "decoders") if bars else ("reader", "to_mu", "to_sigma", "conductor", "to_condition")
     )

@@ -81,7 +81,9 @@ def card(config: Any, figures: dict[str, Any], report: dict[str, Any], sources: 
 
 def beginning(source: Any) -> str:
     """What stands in the place of the run that a training began with: `paper/README.md` says how it is made."""
-    return "WARM" if isinstance(source, str) else "TAUGHT" if source and source.get("lessons") else "MODEL"
+    if not source or isinstance(source, str):
+        return "WARM" if source else "MODEL"
+    return "LEVELS" if "began_with" in source else "TAUGHT" if source.get("lessons") else "MODEL"
 
 
 def lessons(start: dict[str, Any] | None) -> list[str]:
@@ -95,7 +97,11 @@ def lessons(start: dict[str, Any] | None) -> list[str]:
         f"{done['lesson']}, {done['steps']:,} updates of {done['batch_size']} in {done['seconds'] / 60:,.0f} minutes"
         for done in source["lessons"]
     ]
-    return ["", f"Before it, lessons of {source['taught_by']}: " + "; ".join(done) + "."]
+    if "began_with" in source:
+        before = f"Before it, its levels one by one (`paper/levels.py`), beginning with {source['began_with']}: "
+    else:
+        before = f"Before it, lessons of {source['taught_by']}: "
+    return ["", before + "; ".join(done) + "."]
 
 
 def _reconstruction(report: dict[str, Any]) -> list[str]:

@@ -136,7 +136,8 @@ def warm_start(
     taken = "bar decoders"
     if sizes.encoder_units == reader.model.config.encoder_units and sizes.encoder_layers == 1:
         take_over_encoder(model.encoder, reader, sum(sizes.vocab_sizes[:-1]))
-        take_over_summary(model, reader)
+        if sizes.encoder_bars > 1:
+            take_over_summary(model, reader)
         taken += " and encoder"
     save_run(
         out,

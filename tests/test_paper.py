@@ -7,6 +7,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from folders import in_this_process, tune, write
@@ -30,7 +31,7 @@ def script(name: str) -> ModuleType:
 
 
 data_script, groups, tables = script("data"), script("groups"), script("tables")
-train_script, table1, rate = script("train"), script("table1"), script("rate_distortion")
+train_script, table1, rate, repeat = script("train"), script("table1"), script("rate_distortion"), script("repeat")
 
 
 # --- groups by name ----------------------------------------------------------------------------------------------
@@ -123,6 +124,20 @@ def test_a_missing_corpus_or_a_data_set_of_another_recipe_is_refused(built, tmp_
         data_script.build("melody-16", built["corpora"], tmp_path, 1)
     with pytest.raises(ValueError, match="not built by this recipe"):
         data_script.check("melody-2", built["dataset"])
+
+
+def test_a_corpus_repeated_counts_more_in_training_and_nowhere_else(built, tmp_path: Path):
+    once, folder = built["dataset"], tmp_path / "more"
+    before = [name.split("/")[0] for name in once.rows("train", ["file"])["file"].to_pylist()]
+    found = repeat.repeat(once.folder, folder, ["open_hymnal"], 3)
+    after = [name.split("/")[0] for name in Dataset(folder).rows("train", ["file"])["file"].to_pylist()]
+    assert found == (len(before), len(after)) and len(Dataset(folder).tokens("train")) == len(after)
+    assert after.count("open_hymnal") == 3 * before.count("open_hymnal") > 0
+    assert after.count("trio_synth_hymn") == before.count("trio_synth_hymn") > 0
+    assert np.array_equal(Dataset(folder).tokens("test"), once.tokens("test"))
+    with pytest.raises(ValueError, match="has 0 training windows of nobody"):
+        repeat.repeat(once.folder, tmp_path / "none", ["nobody"], 3)
+    assert not (tmp_path / "none").exists()
 
 
 def test_what_is_assembled_or_synthetic_never_validates_or_tests():

@@ -135,6 +135,11 @@ def test_a_card_tells_terms_lessons_and_figures(data: Dataset, tmp_path: Path, m
         "| always nothing (baseline) |",
     ):
         assert words in card, words
+    levels_first = {"began_with": "bar decoders of two", "lessons": lessons}
+    assert release.beginning(levels_first) == "LEVELS" and release.beginning("bar decoders of two") == "WARM"
+    assert "levels one by one (`paper/levels.py`), beginning with bar decoders of two: sleep, 1,100 updates" in "".join(
+        release.lessons({"source": levels_first})
+    )
     figures = json.loads((tmp_path / "box" / "melody-2" / "evaluation.json").read_text())
     kept = load(tmp_path / "box" / "melody-2").config.trained["test"]["sampled_accuracy"]
     assert kept == round(figures["reconstruction"]["streams"][0]["sampled"]["accuracy"]["value"], 4)
