@@ -30,7 +30,8 @@ class Preset:
         units = _TWIN_UNITS.get((size, self.representation)) if self.flat and self.bars > 2 else None
         own = {"decoder_units": units} if units else {}
         own |= _READERS.get(size, {}) if self.bars > 2 else {}
-        own |= {"conductor_units": widths["hierarchical"]["conductor_units"]} if "encoder_bars" in own else {}
+        if "encoder_bars" in own:  # a flat model has a reader as wide, and summaries as long
+            own |= {name: widths["hierarchical"][name] for name in ("conductor_units", "condition_size")}
         return ModelConfig(
             vocab_sizes or representation(self.representation).vocab_sizes,
             steps=self.bars * STEPS_PER_BAR,
@@ -81,9 +82,9 @@ _WIDTHS: dict[str, dict[str, dict[str, int]]] = {
 }
 _READERS = {"small": {"encoder_bars": 16, "latent_size": 256}}  # 256 steps are too far (LOG.md)
 _TWIN_UNITS = {  # of the flat decoder, so that it has as many parameters as its hierarchical twin, within 10 %
-    ("small", "melody"): 352,
-    ("small", "drums"): 352,
-    ("small", "trio"): 480,
+    ("small", "melody"): 336,
+    ("small", "drums"): 320,
+    ("small", "trio"): 464,
     ("medium", "melody"): 736,
     ("medium", "drums"): 704,
     ("medium", "trio"): 1024,
