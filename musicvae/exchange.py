@@ -248,7 +248,7 @@ def check_exportable(composer: Composer) -> None:
     if config.bars > 1:
         reasons.append("it is hierarchical, and there such models have a hierarchical encoder")
         settings.append("a flat preset, such as melody-2, drums-2 or melody-16-flat")
-    elif config.encoder_bars > 1:
+    if config.encoder_bars > 1:
         reasons.append("its encoder reads bars before it reads windows")
         settings.append("--set model.encoder_bars=1")
     if config.encoder_layers > 1:

@@ -123,18 +123,19 @@ def eighths(scene: Scene) -> Section:
 
 
 def interpolation(scene: Scene) -> Section:
-    pictures, songs, composers = {}, {}, []
+    pictures: dict[str, Any] = {}
+    songs: dict[str, Song] = {}
     for names in (("melody-2", "melody-90"), ("melody-16",)):
         try:
-            composers.append(scene.composer(*names))
+            composer = scene.composer(*names)
+            drawn, heard = way(composer, scene.ends(composer), scene.seed)
         except Missing as why:
             missing = why
-    if not composers:
-        raise missing
-    for composer in composers:
-        drawn, heard = way(composer, scene.ends(composer), scene.seed)
+            continue
         pictures |= {f"{composer.name}: {caption}": figure for caption, figure in drawn.items()}
         songs |= {f"{composer.name}: {label}": song for label, song in heard.items()}
+    if not pictures:
+        raise missing
     text = (
         f"From one test window to another: {BETWEEN} songs between, the same ends mixed step by step in the data "
         f"space, and the way extended to {EXTENDED} steps. Most likely tokens."

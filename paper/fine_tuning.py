@@ -25,6 +25,7 @@ from musicvae.files import replacing
 from musicvae.model.training import train
 from musicvae.music.dataset import Dataset
 from musicvae.presets import preset
+from musicvae.train import augmentation
 from musicvae.train import fine_tuning as settings_of
 
 WAYS = ("sampled", "greedy_mu", "teacher_forced")
@@ -79,7 +80,7 @@ def fine_tuning(
             tuned,
             None,
             folder,
-            augment=None if before.representation.name == "drums" else before.representation.transpose,
+            augment=augmentation(before.representation),
             initial=before.model,
         )
     after = dataclasses.replace(before, model=result.model)

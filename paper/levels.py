@@ -9,7 +9,7 @@ Between equation 4 and an encoder that hears nothing yet stand a conductor and b
 levels out: each bar's summary goes straight to its decoders as their condition, a variational autoencoder of single
 bars with one sigma for all. `windows` keeps these and teaches the reader of summaries and the conductor to give the
 summaries back through z, by the same bound, with no step of music to write: hundreds of windows a second on one core.
-Killed, the same command goes on.
+Killed, the same command goes on from its last checkpoint; `windows` then has no older readings at first.
 """
 
 import argparse
@@ -19,17 +19,17 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from teach import study
+from teach import CPU, study
 from torch import Tensor
 from torch.nn import functional as F
 
 from musicvae.model.checkpoint import load_run
 from musicvae.model.objective import TrainingConfig, dropout, kl_from_prior
 from musicvae.model.recurrence import Recurrent
-from musicvae.model.training import ROWS_PAY, Feed, draw_noise, draw_uniform, wants_bf16
+from musicvae.model.training import Feed, draw_noise, draw_uniform, faster, wants_bf16
 from musicvae.model.vae import MusicVAE, last_states
 from musicvae.music.dataset import Dataset
-from musicvae.train import keep_memory
+from musicvae.train import augmentation, keep_memory
 
 SIGMA = 0.25  # of a summary, for every bar and dimension
 BAR_WEIGHT = 0.02  # of the prior of summaries
@@ -112,11 +112,8 @@ def main(arguments: list[str] | None = None) -> None:
         warmup=0.03,
         token_dropout=0.3,
     )
-    augment = None if start.config.representation == "drums" else dataset.settings.tokens.transpose
-    feed = Feed(dataset.tokens("train"), config, augment)
-    rows_pay = sum(sizes.vocab_sizes) >= ROWS_PAY
-    bf16 = wants_bf16("auto", torch.device("cpu"))
-    reader = Recurrent(model, torch.bfloat16 if bf16 else torch.float32) if rows_pay else model
+    feed = Feed(dataset.tokens("train"), config, augmentation(dataset.settings.tokens))
+    reader = faster(model, config.batch_size, CPU, wants_bf16("auto", CPU))
     readings = Readings(model, reader, feed)
 
     def lesson(step: int) -> tuple[Tensor, dict[str, float]]:

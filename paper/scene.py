@@ -16,7 +16,7 @@ from musicvae.evaluation.interpolation import draw_pairs
 from musicvae.music.midi import STEPS_PER_BAR, Song
 from musicvae.music.representation import FIRST_PITCH, NOTHING
 
-MELODIES = ("melody-16", "melody-2", "melody-90")
+MELODIES = ("melody-2", "melody-90", "melody-16")  # in the order in which the box is asked
 EVENTS = (3, 10)  # a bar, of all streams together: originals are neither near silence nor crowded
 
 
@@ -35,13 +35,17 @@ class Scene:
     @cached_property
     def known(self) -> dict[str, Composer]:
         """The models by name: those given, and those in the box."""
+        return {**self.own, **{name: load(name) for name in models() if name not in self.own}}
+
+    @cached_property
+    def own(self) -> dict[str, Composer]:
+        """Those that were given, by name."""
         composers = [load(name) for name in self.given]
-        taken = {composer.name: composer for composer in composers}
-        return {**{name: load(name) for name in models() if name not in taken}, **taken}
+        return {composer.name: composer for composer in composers}
 
     def composer(self, *names: str) -> Composer:
-        """The first of these models that there is and that can encode."""
-        for name in names:
+        """The first of these models that there is and that can encode, first of all among those given."""
+        for name in sorted(names, key=lambda name: name not in self.own):
             composer = self.known.get(name)
             if composer and composer.config.encodes:
                 return composer

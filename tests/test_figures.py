@@ -13,6 +13,7 @@ from musicvae.composer import load
 from musicvae.model.checkpoint import RunConfig, save_run
 from musicvae.model.vae import ModelConfig, MusicVAE
 from musicvae.model.vectors import ATTRIBUTES, save_vectors
+from musicvae.music.midi import Song
 from musicvae.music.representation import Melody
 from musicvae.presets import preset
 
@@ -49,13 +50,6 @@ def models(tmp_path_factory) -> tuple[str, str]:
     return str(folder / "melody-2"), str(folder / "trio-16")
 
 
-@pytest.fixture(autouse=True)
-def melodies_of_two_bars_alone(monkeypatch) -> None:
-    """The box holds melodies of sixteen bars too, which a scene would prefer; there is no data set of them here."""
-    for module in (sys.modules[Scene.__module__], figures):
-        monkeypatch.setattr(module, "MELODIES", ("melody-2", "melody-90"))
-
-
 def test_the_schematic_counts_the_weights_of_the_paper():
     """173 M for melodies of sixteen bars, 221 M for trios: the figures known of the original's own sizes."""
     melody, trio = (count_weights(preset(n).model("paper")) for n in ("melody-16", "trio-16"))
@@ -79,7 +73,8 @@ def test_the_schematic_says_the_sizes_of_its_model():
 
 def test_figures_are_drawn_with_what_is_there_and_the_others_say_why(data, models, tmp_path, monkeypatch, capsys):
     words = ["figures.py", "--data", data, "--models", *models, "--out", tmp_path, "--sound", "synth"]
-    monkeypatch.setattr(sys, "argv", [str(w) for w in [*words, "--only", "2", "6", "10"]])
+    monkeypatch.setattr(sys, "argv", [str(w) for w in [*words, "--only", "2", "6", "10", "12"]])
+    monkeypatch.setattr(figures, "EXTENDED", 3)
     figures.main()
     page, said = (tmp_path / "index.html").read_text(), capsys.readouterr().out
     linked = re.findall(r'(?:src|href)="([^"#]+)"', page)
@@ -87,7 +82,10 @@ def test_figures_are_drawn_with_what_is_there_and_the_others_say_why(data, model
     files = {str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*") if p.is_file()}
     assert files == {*linked, "index.html"}
     assert "Figure 10: syncopation on sixteenths: pictures 1, sounds 4" in said
+    assert "Figure 12: interpolation: pictures 3, sounds 3" in said
     assert "Figure 6: note density by degrees: not drawn: the test windows of melody-2 hold fewer than 1" in said
+    row = Song.read(tmp_path / "figure-12" / "figure-12-sound-01.mid")
+    assert row.bars == 8 * 2
 
 
 def test_a_figure_without_data_or_model_is_named_with_the_reason(models, tmp_path, monkeypatch, capsys):

@@ -30,7 +30,7 @@ class ModelConfig:
     encoder_bars: int = 1  # parts read by themselves before their summaries are read in a row; 1: the paper's encoder
     conductor_units: int = 1024
     conductor_layers: int = 2
-    condition_size: int = 512  # what the conductor tells each bar
+    condition_size: int = 512  # what the conductor tells each bar, and how long the summary of a bar is
     decoder_units: int = 1024
     decoder_layers: int = 2
     bar_start: str = "silent"  # what the first step of a bar hears: nothing, or the previous bar's last token
