@@ -241,6 +241,7 @@ def test_each_kind_gets_its_converter(tmp_path: Path):
 CANNOT = {
     "hierarchical": ("melody", {"steps": 32, "bars": 2}, "it is hierarchical", "melody-2"),
     "two layers": ("melody", {"encoder_layers": 2}, "its encoder has 2 layers", "--set model.encoder_layers=1"),
+    "bars first": ("melody", {"encoder_bars": 2}, "reads bars before", "--set model.encoder_bars=1"),
     "trio": ("trio", {}, "streams come from one decoder", "a preset of melody or drums"),
 }
 
