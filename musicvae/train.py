@@ -12,10 +12,9 @@ import numpy as np
 from musicvae.composer import Composer, load
 from musicvae.model.checkpoint import RunConfig
 from musicvae.model.objective import TrainingConfig
-from musicvae.model.training import Augment, TrainingResult, train
+from musicvae.model.training import TrainingResult, train
 from musicvae.model.vae import ModelConfig, MusicVAE
 from musicvae.music.dataset import Dataset
-from musicvae.music.representation import Drums, Representation
 from musicvae.presets import Preset, change, preset
 
 # What was learnt is to be bent, not lost: small steps, and the KL weighs from the start as much as it did in the end.
@@ -152,17 +151,12 @@ def train_on(
         out,
         preset=chosen.name,
         size=size,
-        augment=augmentation(music.tokens),
+        augment=music.tokens.augment,
         on_log=print_line,
         on_listen=listener.write,
         **names,
         **options,
     )
-
-
-def augmentation(representation: Representation) -> Augment | None:
-    """How training windows change at every visit: melodies and trios are transposed, drums are not."""
-    return None if isinstance(representation, Drums) else representation.transpose
 
 
 class Listener:

@@ -25,7 +25,6 @@ from musicvae.files import replacing
 from musicvae.model.training import train
 from musicvae.music.dataset import Dataset
 from musicvae.presets import preset
-from musicvae.train import augmentation
 from musicvae.train import fine_tuning as settings_of
 
 WAYS = ("sampled", "greedy_mu", "teacher_forced")
@@ -80,7 +79,7 @@ def fine_tuning(
             tuned,
             None,
             folder,
-            augment=augmentation(before.representation),
+            augment=before.representation.augment,
             initial=before.model,
         )
     after = dataclasses.replace(before, model=result.model)

@@ -29,11 +29,11 @@ from musicvae.model.recurrence import Recurrent
 from musicvae.model.training import Feed, draw_noise, draw_uniform, faster, wants_bf16
 from musicvae.model.vae import MusicVAE, last_states
 from musicvae.music.dataset import Dataset
-from musicvae.train import augmentation, keep_memory
+from musicvae.train import keep_memory
 
 SIGMA = 0.25  # of a summary, for every bar and dimension
 BAR_WEIGHT = 0.02  # of the prior of summaries
-BETA, FREE_BITS = 0.2, 256.0  # of the windows
+BETA, FREE_BITS = 0.5, 448.0  # of the windows
 FRESH, AGAIN = 64, 3  # windows read anew in each step of `windows`, and how often as many that were read before
 KEPT = 64  # readings to draw them from
 
@@ -112,7 +112,7 @@ def main(arguments: list[str] | None = None) -> None:
         warmup=0.03,
         token_dropout=0.3,
     )
-    feed = Feed(dataset.tokens("train"), config, augmentation(dataset.settings.tokens))
+    feed = Feed(dataset.tokens("train"), config, dataset.settings.tokens.augment)
     reader = faster(model, config.batch_size, CPU, wants_bf16("auto", CPU))
     readings = Readings(model, reader, feed)
 

@@ -21,7 +21,7 @@ from musicvae.model.training import Feed, Trainer, TrainingResult, find_device, 
 from musicvae.model.vae import ModelConfig
 from musicvae.music.dataset import Dataset
 from musicvae.presets import SIZES, change, preset
-from musicvae.train import augmentation, fitting, keep_memory, seconds, train_preset, use_threads
+from musicvae.train import fitting, keep_memory, seconds, train_preset, use_threads
 
 MODELS = ("melody-2", "drums-2", "melody-16", "drums-16", "trio-16", "melody-16-flat", "drums-16-flat", "trio-16-flat")
 UPDATING = 0.95  # share of the time; the rest goes into validation, checkpoints and music to listen to
@@ -95,7 +95,7 @@ def planned(
 def measure_speed(data: Dataset, model: ModelConfig, training: TrainingConfig, device: str, longest: float) -> float:
     """Examples a second of real updates, on weights that are thrown away; `longest` in seconds, but for slow steps."""
     trainer = Trainer(new_model(model, training.seed, None), training, find_device(device))
-    feed = Feed(data.tokens("train"), training, augmentation(data.settings.tokens))
+    feed = Feed(data.tokens("train"), training, data.settings.tokens.augment)
     started, done = time.monotonic(), 0
     while done < LEAST or time.monotonic() - started < longest:
         trainer.update(feed.batch(trainer.step))

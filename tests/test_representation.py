@@ -319,9 +319,28 @@ def test_transposition_stays_within_range_and_moves_all_alike(kind, data):
         assert ((after[is_note] >= 2) & (after[is_note] < kind.vocab_sizes[0])).all()
 
 
-def test_drums_are_never_transposed():
-    tokens = np.arange(512).reshape(4, 128, 1)
-    assert np.array_equal(Drums().transpose(tokens, np.random.default_rng(0)), tokens)
+def test_mixed_drums_take_whole_parts_of_the_kit_from_another_window():
+    before = np.random.default_rng(0).integers(1, 512, (400, 32, 1))
+    after = Drums().augment(before, np.random.default_rng(1))
+    changed = [i for i in range(400) if (after[i] != before[i]).any()]
+    assert 100 < len(changed) < 250  # half of them are not to be mixed
+    kit = {"kick": [0], "snare": [1], "toms": [4, 5, 6], "cymbals": [2, 3, 7, 8]}
+    for part in kit.values():
+        bits = sum(1 << place for place in part)
+        whole = {window.tobytes() for window in before & bits}
+        assert all(window.tobytes() in whole for window in after & bits)
+    toms = after & 0b111_0000
+    assert any((toms[i] != before[i] & 0b111_0000).any() for i in changed)
+
+
+def test_a_trio_is_transposed_while_its_drums_are_mixed_like_any():
+    before = np.random.default_rng(0).integers(0, 100, (64, 32, 3))
+    after = Trio().augment(before, np.random.default_rng(1))
+    assert np.array_equal(after[..., :2], Trio().transpose(before, np.random.default_rng(1))[..., :2])
+    changed = (after[..., 2] != before[..., 2]).any(1)
+    assert 10 < changed.sum() < 40
+    kicks = {window.tobytes() for window in before[..., 2] & 1}
+    assert all(window.tobytes() in kicks for window in after[..., 2] & 1)
 
 
 def test_a_melody_over_the_whole_range_stays_where_it_is():

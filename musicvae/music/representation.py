@@ -113,6 +113,8 @@ class Melody:
         """tokens (B, T, 1) -> the same, each example shifted by a random interval within range."""
         return _transposed(tokens, (0,), self.vocab_sizes[0], rng)
 
+    augment = transpose  # how training windows change at every visit
+
     def narrowed(self, tokens: np.ndarray) -> "Narrowed":
         """tokens (N, T, 1) of the full range of pitches -> those of this one, for windows that keep within it."""
         pitched = tokens >= FIRST_PITCH
@@ -124,6 +126,9 @@ class Melody:
 class Narrowed(NamedTuple):
     tokens: np.ndarray  # (M, T, 1)
     kept: np.ndarray  # (N,) which windows these are
+
+
+_KIT_PARTS = (1 << 0, 1 << 1, 0b0_0111_0000, 0b1_1000_1100)  # kick, snare, toms, cymbals: bits of DRUM_CLASSES
 
 
 @dataclass(frozen=True)
@@ -167,9 +172,13 @@ class Drums:
         tokens = checked_tokens(tokens, self.vocab_sizes)
         return _song([self._notes(tokens[:, 0])], [_DRUMS], len(tokens), tempo)
 
-    def transpose(self, tokens: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """Drums have no pitch to shift: the tokens themselves."""
-        return tokens
+    def augment(self, tokens: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """tokens (B, T, 1) -> the same, but in half of the windows some parts of the kit (kick, snare, toms, cymbals)
+        play what they play in another window of the batch: one drummer's hi-hat over another's kick is a beat still."""
+        rows, parts = len(tokens), np.array(_KIT_PARTS)
+        taken = (rng.integers(0, 2, (rows, len(parts))) * parts).sum(-1) * rng.integers(0, 2, rows)
+        taken = taken.astype(tokens.dtype)[:, None, None]
+        return (tokens & ~taken) | (tokens[rng.permutation(rows)] & taken)
 
     def _stream(self, song: Song, instrument: int | None = None) -> np.ndarray:
         notes = drum_notes(song) if instrument is None else _of_instrument(song, instrument)
@@ -236,6 +245,11 @@ class Trio:
     def transpose(self, tokens: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """tokens (B, T, 3) -> the same, melody and bass of an example shifted by one random interval within range."""
         return _transposed(tokens, (0, 1), self.vocab_sizes[0], rng)
+
+    def augment(self, tokens: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """tokens (B, T, 3) -> the same, transposed, the drums mixed as those of drums are."""
+        moved, drums = self.transpose(tokens, rng), Drums(self.drum_map).augment(tokens[..., 2:], rng)
+        return np.concatenate([moved[..., :2], drums], axis=-1)
 
 
 Representation = Melody | Drums | Trio
