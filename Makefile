@@ -7,7 +7,7 @@ INSTALLED := $(VENV)/.installed
 .PHONY: music test check clean
 
 music: $(INSTALLED)
-	for model in melody-2 drums-2 melody-16 drums-16; do \
+	for model in melody-2 drums-2 melody-16 drums-16 trio-16; do \
 		$(BIN)/musicvae sample $$model -n 8 --seed 1 --out music/$$model --overwrite || exit 1; done
 	@echo "Listen to the files in the folders of music/."
 

@@ -98,9 +98,9 @@ def fitting(dataset: Dataset, chosen: Preset) -> Dataset:
 
 
 def provenance(start: Composer) -> dict[str, Any]:
-    """What the config of a fine-tuned run keeps of the model it began with: name, source, licence, origins."""
-    kept: dict[str, Any] = {key: start.config.trained[key] for key in ("source", "from") if key in start.config.trained}
-    return {"name": start.name, **kept}
+    """What the config of a fine-tuned run keeps of the model it began with: name, origins, what was spent on it."""
+    trained = start.config.trained
+    return {"name": start.name} | {k: trained[k] for k in ("source", "from", "steps", "seconds") if k in trained}
 
 
 def use_threads(number: int) -> None:

@@ -1,6 +1,6 @@
 """A trained run -> a model in the box: measured on the test split, weights in fp16, with a card.
 
-    python paper/release.py runs/drums-16 data/drums-16 paper/sources/drums.md paper/sources/warm.md --name drums-16
+    python paper/release.py runs/drums-16 data/drums-16 paper/sources/drums.md paper/sources/levels.md --name drums-16
 
 The figures are those of the fp16 weights that are shipped, not of the run's.
 """
@@ -10,6 +10,8 @@ import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+from tables import trained_before
 
 from musicvae.box import PRETRAINED
 from musicvae.composer import load
@@ -87,10 +89,10 @@ def beginning(source: Any) -> str:
 
 
 def lessons(start: dict[str, Any] | None) -> list[str]:
-    """What came before the training: lessons of a teacher, or the weights of other models."""
+    """What came before the training: lessons of a teacher, another training, or the weights of other models."""
     source = (start or {}).get("source")
     if not source:
-        return []
+        return ["", f"It began with {trained_before(start)}."] if start else []
     if isinstance(source, str):
         return ["", f"It began with {source}."]
     done = [

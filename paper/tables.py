@@ -110,7 +110,7 @@ def the_models(models: dict[str, Any]) -> list[str]:
         updates = "-" if steps is None else f"{steps:,}" + ("" if steps == of or of is None else f" of {of:,}")
         seen = f"{steps * batch:,}" if steps and batch else "-"
         time = f"{trained['seconds'] / 60:.0f} min" if "seconds" in trained else "-"
-        time += before(trained.get("from", {}).get("source"))
+        time += before(trained.get("from"))
         kind = "flat" if model["flat"] else "hierarchical"
         settings = [str(training.get(key, "-")) for key in ("free_bits", "beta")]
         rows.append(
@@ -122,8 +122,17 @@ def the_models(models: dict[str, Any]) -> list[str]:
     return [table(rows)]
 
 
-def before(source: Any) -> str:
-    """What came before the training itself: the lessons of a teacher, or weights of other models."""
+def trained_before(start: dict[str, Any]) -> str:
+    """The model that a training went on from, by name, with what had been spent on it."""
+    spent = f" after {start['steps']:,} updates in {start['seconds'] / 60:.0f} minutes" if "seconds" in start else ""
+    return f"{start['name']}{spent}"
+
+
+def before(start: dict[str, Any] | None) -> str:
+    """What came before the training itself: the lessons of a teacher, another training, or weights of other models."""
+    source = (start or {}).get("source")
+    if start and not source:
+        return f", begun with {trained_before(start)}"
     if isinstance(source, dict) and source.get("lessons"):
         begun = f", begun with {source['began_with']}" if "began_with" in source else ""
         return f" after {sum(lesson['seconds'] for lesson in source['lessons']) / 60:.0f} min of lessons{begun}"

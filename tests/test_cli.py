@@ -144,7 +144,8 @@ def test_a_trained_model_is_where_a_training_may_begin(musicvae, dataset, run, t
     assert tuned.model.config == first.model.config  # its own widths, not those of the preset
     weights = tuned.model.state_dict()
     assert all((value == weights[name]).all() for name, value in first.model.state_dict().items())
-    assert tuned.config.trained["from"] == {"name": first.config.name}
+    spent = {key: first.config.trained[key] for key in ("steps", "seconds")}
+    assert tuned.config.trained["from"] == {"name": first.config.name} | spent
 
     code, _, err = musicvae(*words, *settings)  # the same folder, without --from
     assert code == 1 and "other settings" in err
@@ -166,9 +167,9 @@ def test_a_fine_tuned_model_says_whose_weights_it_began_with():
     source = {"name": "cat-mel_2bar_big", "licence": "Apache-2.0"}
     config = RunConfig(name="imported", representation="melody", model=model, trained={"steps": 9, "source": source})
     start = Composer(MusicVAE(model), config, Melody())
-    assert provenance(start) == {"name": "imported", "source": source}
+    assert provenance(start) == {"name": "imported", "source": source, "steps": 9}
     twice = Composer(MusicVAE(model), replace(config, name="mine", trained={"from": provenance(start)}), Melody())
-    assert provenance(twice) == {"name": "mine", "from": {"name": "imported", "source": source}}
+    assert provenance(twice) == {"name": "mine", "from": provenance(start)}
 
 
 def test_inspect_shows_tracks_and_draws_them(musicvae, midi, tmp_path):
