@@ -15,7 +15,7 @@ NAMES = sorted(models())
 
 
 def test_the_box_holds_melodies_and_drums_and_is_no_burden():
-    assert {"drums-16", "drums-2", "melody-16", "melody-2"} <= set(NAMES)
+    assert {"drums-16", "drums-2", "melody-16", "melody-2", "trio-16"} <= set(NAMES)
     assert sum(p.stat().st_size for p in PRETRAINED.rglob("*.safetensors")) < 45e6
 
 
