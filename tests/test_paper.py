@@ -12,7 +12,7 @@ import pytest
 import torch
 from folders import in_this_process, tune, write
 
-from musicvae.model.vae import MusicVAE
+from musicvae.model.vae import ModelConfig, MusicVAE
 from musicvae.music import dataset as dataset_module
 from musicvae.music.dataset import Dataset
 from musicvae.presets import PRESETS
@@ -288,3 +288,25 @@ def test_rate_and_distortion_are_drawn_where_they_were_measured():
     (axes,) = rate.draw({"a": point(90, 0.8), "b": point(40, 0.7)}).axes
     drawn = {line.get_label(): line.get_xydata().tolist() for line in axes.lines}
     assert drawn["teacher-forced"] == [[40, 0.7], [90, 0.8]]
+
+
+@pytest.mark.parametrize("bars", [1, 4])
+def test_whitening_moves_no_reconstruction_and_makes_music_fill_the_prior(bars: int):
+    whiten = script("whiten")
+    torch.manual_seed(0)
+    config = ModelConfig((5,), 16, bars=bars, latent_size=6, encoder_units=12, conductor_units=8, decoder_units=8)
+    model = MusicVAE(config)
+    with torch.no_grad():
+        model.to_mu.weight.mul_(20)
+    windows = np.random.default_rng(0).integers(0, 5, (400, 16, 1))
+    tokens, before = torch.from_numpy(windows), whiten.read(model, windows)
+    logits = model.predict_steps(tokens, before.mu.float())[0]
+    whiten.whiten(model, before)
+    after = whiten.read(model, windows)
+    assert torch.allclose(model.predict_steps(tokens, after.mu.float())[0], logits, atol=1e-4)
+    assert torch.allclose(after.mu.mean(0), torch.zeros(6, dtype=torch.double), atol=1e-3)
+    spread = torch.cov(after.mu.t()) + after.sigma.square().mean(0).diag()
+    assert torch.allclose(spread, torch.eye(6, dtype=torch.double), atol=0.05)
+    assert after.kl < before.kl
+    with pytest.raises(ValueError, match="more are needed"):
+        whiten.whiten(model, whiten.read(model, windows[:6]))
