@@ -2,13 +2,14 @@
 
     python paper/whiten.py runs/melody-16 data/melody-16 runs/melody-16-white
 
-Below the free bits nothing asks the posteriors of all windows together, q(z) = mean of q(z|x), to look like the prior:
-some directions are never filled, others overflow, numbers that go together are drawn apart, and the KL pays for all of
-it. With m and C the mean and covariance of q(z) and S the mean of sigma squared, z' = W (z - m) has the covariance I
-where W C W' = I, and W S W' is diagonal: noise stays independent between numbers, on average. One matrix does both (the
-generalised eigenvectors of C and S), and goes into the dense layers before and after z: reconstructions are the same, the
-KL is less by that of the Gaussian (m, C) from N(0, I), and the numbers of z' are in order of what they carry, most first.
-Sigma, softplus of a dense layer, becomes the closest of its kind by least squares.
+Below the free bits nothing asks the posteriors of all windows together, q(z) = mean of q(z|x), to look like the
+prior: some directions are never filled, others overflow, numbers that go together are drawn apart, and the KL pays
+for all of it. With m and C the mean and covariance of q(z) and S the mean of sigma squared, z' = W (z - m) has the
+covariance I where W C W' = I, and W S W' is diagonal: noise stays independent between numbers, on average. One matrix
+does both (the generalised eigenvectors of C and S), and goes into the dense layers before and after z:
+reconstructions are the same, the KL is less by that of the Gaussian (m, C) from N(0, I), and the numbers of z' are in
+order of what they carry, most first. Sigma, softplus of a dense layer, becomes the closest of its kind by least
+squares.
 """
 
 import argparse
