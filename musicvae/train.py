@@ -3,7 +3,7 @@
 import contextlib
 import ctypes
 import re
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -41,28 +41,42 @@ def train_preset(
     `start` is a model in the box or a run folder to begin from (fine-tuning): it brings its own widths, and the
     schedules are gentle. Raises ValueError, before anything is written, for a data set or a start that does not fit.
     """
-    chosen, limit = preset(name), seconds(max_time) if max_time else None
-    dataset = fitting(Dataset(dataset_folder), chosen)
-    initial = None
-    if start is not None:
-        initial = load(start)
-        dataset = dataset.seen_as(initial.config.representation)
-        initial = beginning(initial, dataset, start)
-    size = size if initial is None else initial.config.size
-    given = [f"training.steps={steps}"] if steps is not None else []
-    model, training = change(
-        chosen.model(size, dataset.settings.tokens.vocab_sizes) if initial is None else initial.model.config,
-        chosen.training(size) if initial is None else fine_tuning(chosen, initial.config),
-        [*given, f"training.seed={seed}", *settings],
-    )
+    limit, given = seconds(max_time) if max_time else None, [] if steps is None else [f"training.steps={steps}"]
+    made = prepare(name, dataset_folder, size, [*given, f"training.seed={seed}", *settings], start)
     use_threads(threads)
     keep_memory()
     options: dict[str, Any] = {"max_seconds": limit, "device": device}
-    if initial is not None:
-        options |= {"initial": initial.model, "origin": provenance(initial)}
-    result = train_on(dataset, out, chosen, size, model, training, **options)
+    if made.initial is not None:
+        options |= {"initial": made.initial.model, "origin": provenance(made.initial)}
+    result = train_on(made.dataset, out, made.preset, made.size, made.model, made.training, **options)
     print(ending(result))
     return result
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What a training is made of: all that a preset, a size, settings and a model to begin from say together."""
+
+    preset: Preset
+    dataset: Dataset
+    size: str
+    model: ModelConfig
+    training: TrainingConfig
+    initial: Composer | None
+
+
+def prepare(name: str, dataset_folder: Path, size: str, settings: list[str], start: str | Path | None) -> Prepared:
+    """Raises ValueError for a data set, a setting or a start that does not fit; nothing is written."""
+    chosen = preset(name)
+    dataset = fitting(Dataset(dataset_folder), chosen)
+    if start is None:
+        model, training = chosen.model(size, dataset.settings.tokens.vocab_sizes), chosen.training(size)
+        return Prepared(chosen, dataset, size, *change(model, training, settings), None)
+    initial = load(start)
+    dataset = dataset.seen_as(initial.config.representation)
+    initial = beginning(initial, dataset, start)
+    sizes = change(initial.model.config, fine_tuning(chosen, initial.config), settings)
+    return Prepared(chosen, dataset, initial.config.size, *sizes, initial)
 
 
 def fine_tuning(chosen: Preset, start: RunConfig) -> TrainingConfig:

@@ -54,7 +54,9 @@ def bars_loss(
     return torch.stack(nats).sum() / len(summaries) + BAR_WEIGHT * prior, figures
 
 
-def windows_loss(model: MusicVAE, summaries: Tensor, noise: Tensor) -> tuple[Tensor, dict[str, float]]:
+def windows_loss(
+    model: MusicVAE, summaries: Tensor, noise: Tensor, free_bits: float = FREE_BITS
+) -> tuple[Tensor, dict[str, float]]:
     """summaries (B, U, C), noise (B, Z): equation 4 with summaries in the place of music, mean over windows."""
     posterior = model.normal(last_states(model.reader, summaries))
     wrong = model.conduct(posterior.mean + posterior.stddev * noise).float() - summaries
@@ -64,7 +66,7 @@ def windows_loss(model: MusicVAE, summaries: Tensor, noise: Tensor) -> tuple[Ten
         "explained": 1 - float((wrong.square().sum() / spread).detach()),
         "kl_bits": float(kl.detach().mean()) / math.log(2),
     }
-    loss = wrong.square().sum((1, 2)) / (2 * SIGMA**2) + BETA * (kl - FREE_BITS * math.log(2)).clamp(min=0)
+    loss = wrong.square().sum((1, 2)) / (2 * SIGMA**2) + BETA * (kl - free_bits * math.log(2)).clamp(min=0)
     return loss.mean(), figures
 
 
@@ -94,6 +96,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("--steps", type=int, default=1000)
     parser.add_argument("--batch-size", type=int, default=32, help="windows, of `bars`")
+    parser.add_argument("--free-bits", type=float, default=FREE_BITS, help="of `windows`")
     parser.add_argument("--learning-rate", type=float, default=1.5e-3)
     parser.add_argument("--threads", type=int, default=1)
     words = parser.parse_args(arguments)
@@ -123,7 +126,8 @@ def main(arguments: list[str] | None = None) -> None:
             unheard = draw_uniform(tokens.shape[:2], config.seed, 4, step) < dropout(config, step)
             return bars_loss(model, reader, tokens, noise, unheard)
         summaries = readings.batch(step)
-        return windows_loss(model, summaries, draw_noise((len(summaries), sizes.latent_size), config.seed, 2, step))
+        noise = draw_noise((len(summaries), sizes.latent_size), config.seed, 2, step)
+        return windows_loss(model, summaries, noise, words.free_bits)
 
     given = start.config.trained["source"]
     taught = given if isinstance(given, dict) else {"began_with": given, "lessons": []}

@@ -1,9 +1,11 @@
 """What a bit buys: KL against sampled accuracy, for models that differ in beta and free bits alone (section 4.1).
 
     python paper/rate_distortion.py data/melody-2 runs --max-time 15m --points 0.2:48 0.2:96 1:0
+    python paper/rate_distortion.py data/melody-90 runs --preset melody-90 --from melody-2 --max-time 5m
 
-Each point is BETA:FREE_BITS, a training of its own in RUNS for the same time; the same command goes on where it was
-stopped. Those that are finished are measured on the test windows and drawn, with the figures as JSON beside.
+Each point is BETA:FREE_BITS, a training of its own in RUNS for the same time, from nothing or from one model; the same
+command goes on where it was stopped. Those that are finished are measured on the test windows and drawn, with the
+figures as JSON beside.
 """
 
 import argparse
@@ -90,6 +92,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--points", nargs="+", default=list(POINTS), metavar="BETA:FREE_BITS")
     parser.add_argument("--max-time", default="15m", help="of each training, over all calls")
     parser.add_argument("--preset", choices=PRESETS, default="melody-2")
+    parser.add_argument("--from", dest="start", metavar="MODEL", help="each goes on from this one")
     parser.add_argument("--size", choices=SIZES, default="small")
     parser.add_argument("--windows", type=int, default=2000, help="test windows, drawn by a seed")
     parser.add_argument("--device", default="auto")
@@ -102,13 +105,20 @@ def main(arguments: list[str] | None = None) -> None:
     for point, values in chosen.items():
         run = given.runs / f"{given.preset}-beta-{point.replace(':', '-free-')}"
         budget = seconds(given.max_time)
-        result = train_for(given.preset, given.dataset, run, budget, given.size, values, given.device, given.threads)
+        how = (budget, given.size, values, given.device, given.threads)
+        result = train_for(given.preset, given.dataset, run, *how, start=given.start)
         if not result.finished:
             return
         known = before.get(point, {})
         same = (known.get("steps"), known.get("seconds")) == (result.step, round(result.seconds, 1))
         measured[point] = known if same else measure(point, run, given.dataset, given.windows)
-        everything = {"preset": given.preset, "size": given.size, "budget": budget, "points": {**before, **measured}}
+        everything = {
+            "preset": given.preset,
+            "size": given.size,
+            "from": given.start,
+            "budget": budget,
+            "points": {**before, **measured},
+        }
         save_results(given.out, draw(everything["points"]), everything)
         figures = measured[point]
         print(f"{point}: KL {figures['kl_bits']:.1f} bits, sampled accuracy {figures['sampled']['value']:.3f}")

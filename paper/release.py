@@ -65,6 +65,7 @@ def card(config: Any, figures: dict[str, Any], report: dict[str, Any], sources: 
         f"free bits {settings['free_bits']:g}, beta up to {settings['beta']:g}, learning rate "
         f"{settings['learning_rate']:g}, token dropout {settings['token_dropout']:g} at first.",
         *lessons(start),
+        *whitened(trained),
         "",
         "## Reconstruction of the test windows",
         "",
@@ -104,6 +105,14 @@ def lessons(start: dict[str, Any] | None) -> list[str]:
     else:
         before = f"Before it, lessons of {source['taught_by']}: "
     return ["", before + "; ".join(done) + "."]
+
+
+def whitened(trained: dict[str, Any]) -> list[str]:
+    """That the latent space was turned and scaled after the training, where it was."""
+    if "whitened" not in trained:
+        return []
+    windows = f"{trained['whitened']:,} training windows"
+    return ["", f"After it, `paper/whiten.py` turned and scaled z until the posteriors of {windows} filled N(0, I)."]
 
 
 def _reconstruction(report: dict[str, Any]) -> list[str]:

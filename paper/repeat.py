@@ -26,13 +26,18 @@ def repeat(data: Path, out: Path, corpora: list[str], times: int) -> tuple[int, 
         raise ValueError(
             f"{data} has {len(chosen)} training windows of {', '.join(corpora)}, to be there {times} times"
         )
+    repeated = pa.concat_tables([windows, *[chosen] * (times - 1)])
+    copy_with(repeated, data, out)
+    return len(windows), len(repeated)
+
+
+def copy_with(training: pa.Table, data: Path, out: Path) -> None:
+    """The data set in a new folder, with other training windows."""
     out.mkdir(parents=True)
     for name in ("report.json", "validation.parquet", "test.parquet"):
         shutil.copyfile(data / name, out / name)
-    repeated = pa.concat_tables([windows, *[chosen] * (times - 1)])
     with replacing(out / "train.parquet") as temporary:
-        pq.write_table(repeated, temporary, compression="zstd")
-    return len(windows), len(repeated)
+        pq.write_table(training, temporary, compression="zstd")
 
 
 def main() -> None:

@@ -110,7 +110,7 @@ def the_models(models: dict[str, Any]) -> list[str]:
         updates = "-" if steps is None else f"{steps:,}" + ("" if steps == of or of is None else f" of {of:,}")
         seen = f"{steps * batch:,}" if steps and batch else "-"
         time = f"{trained['seconds'] / 60:.0f} min" if "seconds" in trained else "-"
-        time += before(trained.get("from"))
+        time += before(trained.get("from")) + (", then whitened" if "whitened" in trained else "")
         kind = "flat" if model["flat"] else "hierarchical"
         settings = [str(training.get(key, "-")) for key in ("free_bits", "beta")]
         rows.append(

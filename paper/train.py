@@ -16,12 +16,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from musicvae.files import replacing
-from musicvae.model.objective import TrainingConfig
 from musicvae.model.training import Feed, Trainer, TrainingResult, find_device, new_model
-from musicvae.model.vae import ModelConfig
-from musicvae.music.dataset import Dataset
-from musicvae.presets import SIZES, change, preset
-from musicvae.train import fitting, keep_memory, seconds, train_preset, use_threads
+from musicvae.presets import SIZES
+from musicvae.train import Prepared, keep_memory, prepare, seconds, train_preset, use_threads
 
 MODELS = ("melody-2", "drums-2", "melody-16", "drums-16", "trio-16", "melody-16-flat", "drums-16-flat", "trio-16-flat")
 UPDATING = 0.95  # share of the time; the rest goes into validation, checkpoints and music to listen to
@@ -41,6 +38,7 @@ class Plan:
     examples_per_second: float
     device: str
     threads: int
+    start: str | None = None  # the model that it goes on from
 
 
 def train_for(
@@ -53,49 +51,60 @@ def train_for(
     device: str = "auto",
     threads: int = 0,
     pause: float | None = None,
+    start: str | None = None,
 ) -> TrainingResult:
     """Trains a preset into the run folder `out` with a schedule that fills `budget` seconds, or goes on with it.
 
-    `pause` ends this call after so many seconds. Raises ValueError for a run that was planned otherwise.
+    `pause` ends this call after so many seconds; `start` is the model that it goes on from. Raises ValueError for a
+    run that was planned otherwise.
     """
     began = time.monotonic()
-    plan = planned(name, dataset, out, budget, size, settings, device, threads)
+    plan = planned(name, dataset, out, budget, size, settings, device, threads, start)
     left = None if pause is None else f"{max(pause - (time.monotonic() - began), 0):.1f}s"
-    return train_preset(name, dataset, out, size, plan.steps, left, 0, device, settings, threads)
+    return train_preset(name, dataset, out, size, plan.steps, left, 0, device, settings, threads, start)
 
 
 def planned(
-    name: str, dataset: Path, out: Path, budget: float, size: str, settings: list[str], device: str, threads: int
+    name: str,
+    dataset: Path,
+    out: Path,
+    budget: float,
+    size: str,
+    settings: list[str],
+    device: str,
+    threads: int,
+    start: str | None = None,
 ) -> Plan:
     """The plan of a run folder, or a new one, for which the speed is measured."""
     path = out / "plan.json"
     if path.exists():
         plan = Plan(**json.loads(path.read_text()))
-        found = (plan.preset, plan.size, plan.settings, plan.seconds)
-        if found != (name, size, settings, budget):
-            what = f"{plan.preset} {plan.size} for {plan.seconds:.0f} s {' '.join(plan.settings)}".rstrip()
+        found = (plan.preset, plan.size, plan.settings, plan.seconds, plan.start)
+        if found != (name, size, settings, budget, start):
+            begun = f"from {plan.start} " if plan.start else ""
+            what = f"{plan.preset} {plan.size} {begun}for {plan.seconds:.0f} s {' '.join(plan.settings)}".rstrip()
             raise ValueError(f"{out} was planned as {what}. Ask for the same, or for another folder of runs")
         return plan
     if out.exists() and any(out.iterdir()):
         raise ValueError(f"{out} holds a run that was not begun here. Move it away, or leave {name} out with --only")
-    chosen, data = preset(name), fitting(Dataset(dataset), preset(name))
-    model, training = change(chosen.model(size, data.settings.tokens.vocab_sizes), chosen.training(size), settings)
+    made = prepare(name, dataset, size, settings, start)
     use_threads(threads)
     keep_memory()
-    rate = measure_speed(data, model, training, device, MEASURING * budget)
-    steps = max(round(UPDATING * budget * rate / training.batch_size), 1)
-    plan = Plan(name, size, settings, budget, steps, round(rate, 2), str(find_device(device)), threads)
+    rate, batch = measure_speed(made, device, MEASURING * budget), made.training.batch_size
+    steps = max(round(UPDATING * budget * rate / batch), 1)
+    plan = Plan(name, size, settings, budget, steps, round(rate, 2), str(find_device(device)), threads, start)
     out.mkdir(parents=True, exist_ok=True)
     with replacing(path) as temporary:
         temporary.write_text(json.dumps(asdict(plan), indent=1) + "\n")
-    print(f"{name}: {rate:.1f} examples/s, so {steps:,} steps of {training.batch_size} in {budget:.0f} s", flush=True)
+    print(f"{name}: {rate:.1f} examples/s, so {steps:,} steps of {batch} in {budget:.0f} s", flush=True)
     return plan
 
 
-def measure_speed(data: Dataset, model: ModelConfig, training: TrainingConfig, device: str, longest: float) -> float:
+def measure_speed(made: Prepared, device: str, longest: float) -> float:
     """Examples a second of real updates, on weights that are thrown away; `longest` in seconds, but for slow steps."""
-    trainer = Trainer(new_model(model, training.seed, None), training, find_device(device))
-    feed = Feed(data.tokens("train"), training, data.settings.tokens.augment)
+    training = made.training
+    trainer = Trainer(new_model(made.model, training.seed, None), training, find_device(device))
+    feed = Feed(made.dataset.tokens("train"), training, made.dataset.settings.tokens.augment)
     started, done = time.monotonic(), 0
     while done < LEAST or time.monotonic() - started < longest:
         trainer.update(feed.batch(trainer.step))

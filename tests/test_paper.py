@@ -4,7 +4,7 @@ import importlib
 import json
 import sys
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -32,6 +32,7 @@ def script(name: str) -> ModuleType:
 
 data_script, groups, tables = script("data"), script("groups"), script("tables")
 train_script, table1, rate, repeat = script("train"), script("table1"), script("rate_distortion"), script("repeat")
+parts = script("parts")
 
 
 # --- groups by name ----------------------------------------------------------------------------------------------
@@ -140,6 +141,27 @@ def test_a_corpus_repeated_counts_more_in_training_and_nowhere_else(built, tmp_p
     assert not (tmp_path / "none").exists()
 
 
+def test_a_borrowed_melody_is_in_the_key_of_its_bass_and_never_of_a_song_that_is_held_back(built):
+    c_major = np.array([[2 + pitch for pitch in (60, 64, 67, 72, 65, 69, 60, 60)] + [0, 1]])
+    silent = np.zeros_like(c_major)
+    assert (parts.in_key_of(c_major, c_major - 24 * (c_major > 1)) == c_major).all(), "another octave is no other key"
+    assert (parts.in_key_of(c_major, c_major + 3 * (c_major > 1)) == c_major + 3 * (c_major > 1)).all()
+    assert (parts.in_key_of(c_major, c_major + 11 * (c_major > 1)) == c_major - (c_major > 1)).all(), "shortest way"
+    assert (parts.in_key_of(c_major, silent) == c_major).all() and not parts.in_key_of(silent, c_major).any()
+    trios = np.stack([silent, c_major, silent], axis=-1).repeat(500, axis=0)
+    mixed = parts.borrow(trios, c_major, silent + 3, np.random.default_rng(0))
+    assert (mixed[..., parts.BASS] == c_major).all()
+    for part, whole in ((parts.MELODY, c_major), (parts.DRUMS, silent + 3)):
+        lent = (mixed[..., part] == whole).all(axis=1)
+        assert abs(lent.mean() - parts.SHARE) < 0.1 and not mixed[~lent, :, part].any()
+    once = built["dataset"]
+    files = once.rows("train", ["file"])
+    trio_set = SimpleNamespace(rows=lambda split, _: files[:1] if split == "test" else files[:0])
+    others = [name != files["file"][0].as_py() for name in files["file"].to_pylist()]
+    free = parts.unheld(once.folder, trio_set)
+    assert not all(others) and np.array_equal(free, once.tokens("train")[others, :, 0])
+
+
 def test_what_is_assembled_or_synthetic_never_validates_or_tests():
     for name, recipe in data_script.RECIPES.items():
         assert not set(recipe.played) & set(data_script.ORIGIN), name
@@ -176,6 +198,12 @@ def test_a_training_is_planned_once_and_goes_on_where_it_was_stopped(data: Datas
     assert train(data, out).finished and (out / "model.safetensors").stat().st_mtime_ns == before
     with pytest.raises(ValueError, match="was planned as melody-2 small for 0 s"):
         train(data, out, budget=60.0)
+    further = tmp_path / "further"
+    assert train(data, further, settings=[], start=str(out)).finished
+    trained = json.loads((further / "config.json").read_text())
+    assert trained["model"]["latent_size"] == 6 and trained["trained"]["from"]["steps"] == plan["steps"]
+    with pytest.raises(ValueError, match=f"was planned as melody-2 small from {out} for 0 s"):
+        train(data, further, settings=[])
 
 
 def test_twice_the_time_is_twice_the_steps(data: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
