@@ -14,6 +14,7 @@ from musicvae.files import replacing
 from musicvae.hub import REPORT, fetch, is_hub_name
 from musicvae.model import latent
 from musicvae.model.checkpoint import RunConfig, load_run, save_run
+from musicvae.model.prior import PRIOR, Flow, load_prior
 from musicvae.model.sampling import FastDecoder
 from musicvae.model.vae import MusicVAE, draw_prior, draw_uniforms
 from musicvae.model.vectors import ATTRIBUTES, load_vectors
@@ -107,8 +108,21 @@ class Composer:
 
     def sample(self, n: int = 1, temperature: float = 0.5, seed: int = 0, tempo: float = DEFAULT_TEMPO) -> list[Song]:
         """n new songs of one window each, z drawn from the prior. The same seed gives the same songs, whatever n."""
-        z = draw_prior(_checked_number(n), self.latent_size, _checked_seed(seed)).numpy()
-        return self.decode(z, temperature, seed, tempo)
+        return self.decode(self.draw(n, seed), temperature, seed, tempo)
+
+    @cached_property
+    def prior(self) -> Flow | None:
+        """What turns N(0, I) into the prior, if the model has it; see `model/prior.py`. ValueError for a broken one."""
+        path = self.folder / PRIOR if self.folder else None
+        return load_prior(path, self.latent_size) if path and path.is_file() else None
+
+    def draw(self, n: int = 1, seed: int = 0) -> np.ndarray:
+        """z (n, Z) from the model's prior: its own, or N(0, I). Row i is the same whatever n."""
+        noise = draw_prior(_checked_number(n), self.latent_size, _checked_seed(seed))
+        if self.prior is None:
+            return noise.numpy()
+        with torch.inference_mode():
+            return self.prior.inverse(noise.double()).float().numpy()
 
     def encode(
         self, song: Song, *, instrument: int | None = None, bar: int = 0, whole: bool = True, pad: bool = False
@@ -273,8 +287,7 @@ class Composer:
         if not 0 <= amount <= 1:
             raise ValueError(f"an amount of {amount:g}; it must be from 0 (the song itself) to 1 (any other)")
         phrase = self._places([place])[0]
-        others = draw_prior(_checked_number(n), self.latent_size, _checked_seed(seed)).numpy()
-        z = latent.slerp(phrase.mu, others, amount)
+        z = latent.slerp(phrase.mu, self.draw(n, seed), amount)
         return self._play(z, [phrase.tempo] * n, temperature, seed)
 
     def _places(self, places: Sequence[Place]) -> list[Phrase]:
@@ -304,11 +317,11 @@ class Composer:
     def save_pretrained(self, folder: str | Path, half: bool = False) -> Path:
         """Writes a folder that `from_pretrained` reads, to be kept or uploaded; half stores the weights in fp16.
 
-        With it go the attribute vectors and the card of the model, if it has them.
+        With it go the prior, the attribute vectors and the card of the model, if it has them.
         """
         folder = Path(folder)
         save_run(folder, self.model, self.config, half)
-        for file in (ATTRIBUTES, REPORT, CARD):
+        for file in (PRIOR, ATTRIBUTES, REPORT, CARD):
             if self.folder and (self.folder / file).is_file() and self.folder.resolve() != folder.resolve():
                 with replacing(folder / file) as temporary:
                     temporary.write_bytes((self.folder / file).read_bytes())

@@ -1,7 +1,8 @@
 """Models that live elsewhere: owner/name on the Hugging Face hub -> a run folder on this machine.
 
-Only the settings, the weights and the attribute vectors with their report are fetched: JSON and plain numbers, nothing
-that could run. What was fetched once is kept by huggingface_hub, and is used as it is where the hub is out of reach.
+Only the settings, the weights, the prior and the attribute vectors with their report are fetched: JSON and plain
+numbers, nothing that could run. What was fetched once is kept by huggingface_hub, and is used as it is where the hub
+is out of reach.
 """
 
 import os
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from musicvae.model.checkpoint import CONFIG, WEIGHTS, load_config
+from musicvae.model.prior import PRIOR
 from musicvae.model.vectors import ATTRIBUTES
 
 SECONDS = 2.0  # for the hub's first answer, whatever the network does
@@ -64,7 +66,7 @@ def fetch(name: str, revision: str | None = None) -> Path:
 def _download(hub: Any, name: str, held: set[str], where: dict[str, Any]) -> Path:
     folder = Path(hub.hf_hub_download(name, CONFIG, **where)).parent
     load_config(folder)  # before the weights, which may be those of anything
-    for file in (WEIGHTS, ATTRIBUTES, REPORT):
+    for file in (WEIGHTS, PRIOR, ATTRIBUTES, REPORT):
         if file in held:
             hub.hf_hub_download(name, file, **where)
     return folder

@@ -7,6 +7,7 @@ The figures are those of the fp16 weights that are shipped, not of the run's.
 
 import argparse
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from musicvae.box import PRETRAINED
 from musicvae.composer import load
 from musicvae.evaluation.command import TEMPERATURES, evaluate_model
 from musicvae.model.checkpoint import load_run, save_run
+from musicvae.model.prior import PRIOR
 
 SAMPLES = 256
 
@@ -25,6 +27,9 @@ def release(run: Path, dataset: Path, sources: str, target: Path, windows: int |
     model, config = load_run(run)
     config = replace(config, name=target.name)
     save_run(target, model, config, half=True)
+    (target / PRIOR).unlink(missing_ok=True)  # of the model that stood here
+    if (run / PRIOR).exists():
+        shutil.copyfile(run / PRIOR, target / PRIOR)
     figures = evaluate_model(load(target), dataset, windows=windows, samples=SAMPLES)
     stream = figures["reconstruction"]["mean"] or figures["reconstruction"]["streams"][0]
     test = {
@@ -65,7 +70,7 @@ def card(config: Any, figures: dict[str, Any], report: dict[str, Any], sources: 
         f"free bits {settings['free_bits']:g}, beta up to {settings['beta']:g}, learning rate "
         f"{settings['learning_rate']:g}, token dropout {settings['token_dropout']:g} at first.",
         *lessons(start),
-        *whitened(trained),
+        *after(trained),
         "",
         "## Reconstruction of the test windows",
         "",
@@ -107,12 +112,17 @@ def lessons(start: dict[str, Any] | None) -> list[str]:
     return ["", before + "; ".join(done) + "."]
 
 
-def whitened(trained: dict[str, Any]) -> list[str]:
-    """That the latent space was turned and scaled after the training, where it was."""
-    if "whitened" not in trained:
-        return []
-    windows = f"{trained['whitened']:,} training windows"
-    return ["", f"After it, `paper/whiten.py` turned and scaled z until the posteriors of {windows} filled N(0, I)."]
+def after(trained: dict[str, Any]) -> list[str]:
+    """What was done to the latent space after the training: whitened, and given a prior of its own."""
+    lines = []
+    if "whitened" in trained:
+        windows = f"{trained['whitened']:,} training windows"
+        lines += [f"After it, `paper/whiten.py` turned and scaled z until the posteriors of {windows} filled N(0, I)."]
+    if "prior" in trained:
+        steps, bits = trained["prior"]["steps"], trained["prior"]["bits"]
+        lines += [f"Samples go through `prior.safetensors` (`paper/prior.py`, {steps:,} updates): encoded music is"]
+        lines += [f"{bits:g} bits likelier under it than under N(0, I)."]
+    return ["", *lines] if lines else []
 
 
 def _reconstruction(report: dict[str, Any]) -> list[str]:

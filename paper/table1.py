@@ -31,8 +31,8 @@ from musicvae.evaluation.reconstruction import draw_windows, evaluate_reconstruc
 from musicvae.evaluation.results import plain
 from musicvae.files import replacing
 from musicvae.model.checkpoint import WEIGHTS
+from musicvae.model.prior import PRIOR
 from musicvae.model.run_folder import METRICS
-from musicvae.model.vae import draw_prior
 from musicvae.music.dataset import Dataset
 
 ALL = (*MODELS, "melody-90")
@@ -68,7 +68,7 @@ def quality(composer: Composer, dataset: Dataset, tokens: np.ndarray, samples: i
     some = tokens[draw_windows(len(tokens), samples, seed)]
     played = np.flatnonzero(composed_or_played(dataset))
     seen = np.asarray(training[played[draw_windows(len(played), samples, seed)]])
-    z = draw_prior(samples, composer.latent_size, seed).numpy()
+    z = composer.draw(samples, seed)
     made = {f"temperature {t:g}": composer.decode_tokens(z, t, seed + 1) for t in TEMPERATURES}
     found = {name: measure_quality(windows, tokens, kinds, training, seed) for name, windows in made.items()}
     real = {
@@ -120,7 +120,8 @@ def curve(metrics: Path) -> list[dict[str, float]]:
 
 def stamp(folder: Path, dataset: Dataset, options: dict[str, Any]) -> dict[str, Any]:
     """What a measurement hangs on: if it is the same, so are the figures."""
-    digest = hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest()
+    files = [folder / name for name in (WEIGHTS, PRIOR) if (folder / name).is_file()]
+    digest = hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
     return {"weights": digest, "test_windows": dataset.report["splits"]["test"]["windows"], **options}
 
 

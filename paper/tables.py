@@ -111,6 +111,7 @@ def the_models(models: dict[str, Any]) -> list[str]:
         seen = f"{steps * batch:,}" if steps and batch else "-"
         time = f"{trained['seconds'] / 60:.0f} min" if "seconds" in trained else "-"
         time += before(trained.get("from")) + (", then whitened" if "whitened" in trained else "")
+        time += ", with a prior of its own" if "prior" in trained else ""
         kind = "flat" if model["flat"] else "hierarchical"
         settings = [str(training.get(key, "-")) for key in ("free_bits", "beta")]
         rows.append(

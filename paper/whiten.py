@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from musicvae.model.checkpoint import load_run, save_run
 from musicvae.model.objective import kl_from_prior
@@ -52,39 +52,43 @@ def read(model: MusicVAE, tokens: np.ndarray) -> Read:
 
 
 @torch.no_grad()
-def whiten(model: MusicVAE, found: Read) -> None:
-    """Changes the layers before and after z in place. ValueError for fewer windows than numbers in z."""
-    if len(found.mu) <= found.mu.shape[1]:
-        raise ValueError(f"{len(found.mu)} windows say too little of {found.mu.shape[1]} numbers; more are needed")
+def whiten(model: MusicVAE, found: Read, keep: int | None = None) -> MusicVAE:
+    """A model whose z is turned and scaled, and is as long as `keep` says, without what carries least.
+
+    Raises ValueError for fewer windows than numbers in z, and where there are not as many numbers to keep.
+    """
+    size = found.mu.shape[1]
+    keep = size if keep is None else keep
+    if len(found.mu) <= size:
+        raise ValueError(f"{len(found.mu)} windows say too little of {size} numbers; more are needed")
+    if not 1 <= keep <= size:
+        raise ValueError(f"{keep} numbers to keep; z has {size}")
     mean, noise = found.mu.mean(0), found.sigma.square().mean(0)
     scale = noise.sqrt()
-    aggregate = torch.cov((found.mu / scale).t()) + torch.eye(len(noise), dtype=noise.dtype)
-    lengths, axes = (part.flip(-1) for part in torch.linalg.eigh(aggregate))
-    there = (axes / lengths.sqrt()).t() / scale  # (Z, Z): z' = there @ (z - mean)
+    aggregate = torch.cov((found.mu / scale).t()) + torch.eye(size, dtype=noise.dtype)
+    lengths, axes = (part.flip(-1)[..., :keep] for part in torch.linalg.eigh(aggregate))
+    there = (axes / lengths.sqrt()).t() / scale  # (keep, Z): z' = there @ (z - mean)
     back = scale.unsqueeze(1) * axes * lengths.sqrt()
 
     sigma = (found.sigma.square() @ there.square().t()).sqrt()
     before = torch.cat([found.summary, torch.ones_like(found.summary[:, :1])], dim=1)
     ridge = RIDGE * len(before) * found.summary.square().mean() * torch.eye(before.shape[1], dtype=sigma.dtype)
     to_sigma = torch.linalg.solve(before.t() @ before + ridge, before.t() @ sigma.expm1().log())  # undoes softplus
-    model.to_sigma.weight.copy_(to_sigma[:-1].t())
-    model.to_sigma.bias.copy_(to_sigma[-1])
-    model.to_mu.bias.copy_(there @ (model.to_mu.bias.double() - mean))
-    model.to_mu.weight.copy_(there @ model.to_mu.weight.double())
-    if model.config.bars > 1:
-        turn(model.conductor_start.dense.weight, model.conductor_start.dense.bias, back, mean)
-        return
-    for decoder in model.decoders:
-        turn(decoder.start.dense.weight, decoder.start.dense.bias, back, mean)  # type: ignore[union-attr, arg-type]
-        lstm = decoder.lstm
-        assert isinstance(lstm, nn.LSTM)
-        turn(lstm.weight_ih_l0[:, -len(mean) :], lstm.bias_ih_l0, back, mean)
-
-
-def turn(weight: Tensor, bias: Tensor, back: Tensor, mean: Tensor) -> None:
-    """A layer that took z, in place: it takes z', where z = mean + back @ z'."""
-    bias += (weight.double() @ mean).to(bias.dtype)
-    weight.copy_(weight.double() @ back)
+    tensors = {name: value.double() for name, value in model.state_dict().items()}
+    tensors["to_sigma.weight"], tensors["to_sigma.bias"] = to_sigma[:-1].t(), to_sigma[-1]
+    tensors["to_mu.bias"] = there @ (tensors["to_mu.bias"] - mean)
+    tensors["to_mu.weight"] = there @ tensors["to_mu.weight"]
+    takers = [("conductor_start.dense.weight", "conductor_start.dense.bias")]
+    if model.config.bars == 1:
+        takers = [("start.dense.weight", "start.dense.bias"), ("lstm.weight_ih_l0", "lstm.bias_ih_l0")]
+        takers = [(f"decoders.{n}.{w}", f"decoders.{n}.{b}") for n in range(len(model.decoders)) for w, b in takers]
+    for weight, bias in takers:  # what took z takes z', where z = mean + back @ z'; tokens come before z
+        others, taking = tensors[weight].tensor_split([-size], dim=1)
+        tensors[weight] = torch.cat([others, taking @ back], dim=1)
+        tensors[bias] = tensors[bias] + taking @ mean
+    smaller = MusicVAE(replace(model.config, latent_size=keep)).eval()
+    smaller.load_state_dict({name: value.to(torch.float32) for name, value in tensors.items()})
+    return smaller
 
 
 def main() -> None:
@@ -93,16 +97,19 @@ def main() -> None:
     parser.add_argument("data", type=Path, help="its data set: training windows are encoded")
     parser.add_argument("out", type=Path)
     parser.add_argument("--windows", type=int, default=WINDOWS)
+    parser.add_argument("--keep", type=int, help="numbers of z to keep: those that carry most; by default all")
     given = parser.parse_args()
     model, config = load_run(given.run)
     tokens = Dataset(given.data).seen_as(config.representation).tokens("train")
     rows = np.sort(np.random.default_rng(0).permutation(len(tokens))[: given.windows])
     windows = np.asarray(tokens[rows])
     before = read(model, windows)
-    whiten(model, before)
+    model = whiten(model, before, given.keep)
     after = read(model, windows)
-    save_run(given.out, model, replace(config, trained=config.trained | {"whitened": len(windows)}))
-    print(f"{given.out}: {after.kl:.1f} bits a window, before {before.kl:.1f}; {len(windows):,} windows")
+    trained = config.trained | {"whitened": len(windows)}
+    save_run(given.out, model, replace(config, model=model.config, trained=trained))
+    sizes = f"{after.mu.shape[1]} numbers, before {before.mu.shape[1]}; {len(windows):,} windows"
+    print(f"{given.out}: {after.kl:.1f} bits a window, before {before.kl:.1f}; {sizes}")
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ PACKAGE = Path(__file__).parent.parent / "musicvae"
 ROWS = [
     "files archive model.crc32c model.onnx_decoder evaluation.ngram",
     "music.metre music.workers music.unique model.vae model.latent evaluation.arpa evaluation.results",
-    "music.guard model.objective model.bundle model.tfjs model.magenta_names model.sampling model.vectors",
+    "music.guard model.objective model.bundle model.tfjs model.magenta_names model.sampling model.vectors model.prior",
     "music.midi music.sources model.checkpoint model.recurrence",
     "music.representation model.run_folder model.onnx model.magenta hub",
     "music.windows music.pianoroll music.panels music.synth model.training evaluation.streams",

@@ -17,6 +17,7 @@ from musicvae.cli import main
 from musicvae.composer import Composer, load
 from musicvae.hub import SECONDS, fetch, is_hub_name
 from musicvae.model.checkpoint import RunConfig, save_run
+from musicvae.model.prior import PRIOR, Flow, save_prior
 from musicvae.model.vae import ModelConfig, MusicVAE
 from musicvae.model.vectors import ATTRIBUTES, save_vectors
 
@@ -26,11 +27,12 @@ COMMIT = "c0ffee" + 34 * "0"
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a tiny untrained model with an attribute vector and a card."""
+    """The folder of a tiny untrained model with a prior, an attribute vector and a card."""
     folder = tmp_path_factory.mktemp("run")
     torch.manual_seed(0)
     config = ModelConfig((130,), 32, latent_size=4, encoder_units=4, encoder_layers=1, decoder_units=4)
     save_run(folder, MusicVAE(config), RunConfig(name="tiny", representation="melody", model=config))
+    save_prior(folder / PRIOR, Flow(4, 3, 2))
     save_vectors(folder / ATTRIBUTES, {"busy": np.ones(4, np.float32)})
     (folder / "README.md").write_text("# tiny\n")
     return folder
@@ -171,9 +173,10 @@ def test_a_model_on_the_hub_is_loaded_by_its_name(hub: Hub, run: Path):
     assert {line.split("?")[0].rsplit("/", 1)[1] for line in fetched} == {
         "config.json",
         "model.safetensors",
+        PRIOR,
         ATTRIBUTES,
     }
-    assert len(fetched) == 3, "the second time nothing is fetched again"
+    assert len(fetched) == 4, "the second time nothing is fetched again"
 
 
 def test_a_folder_of_that_name_comes_first(hub: Hub, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

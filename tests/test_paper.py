@@ -329,12 +329,15 @@ def test_whitening_moves_no_reconstruction_and_makes_music_fill_the_prior(bars: 
     windows = np.random.default_rng(0).integers(0, 5, (400, 16, 1))
     tokens, before = torch.from_numpy(windows), whiten.read(model, windows)
     logits = model.predict_steps(tokens, before.mu.float())[0]
-    whiten.whiten(model, before)
-    after = whiten.read(model, windows)
-    assert torch.allclose(model.predict_steps(tokens, after.mu.float())[0], logits, atol=1e-4)
+    white = whiten.whiten(model, before)
+    after = whiten.read(white, windows)
+    assert torch.allclose(white.predict_steps(tokens, after.mu.float())[0], logits, atol=1e-4)
     assert torch.allclose(after.mu.mean(0), torch.zeros(6, dtype=torch.double), atol=1e-3)
     spread = torch.cov(after.mu.t()) + after.sigma.square().mean(0).diag()
     assert torch.allclose(spread, torch.eye(6, dtype=torch.double), atol=0.05)
     assert after.kl < before.kl
+    fewer = whiten.read(whiten.whiten(model, before, keep=2), windows)
+    assert torch.allclose(fewer.mu, after.mu[:, :2], atol=1e-4), "those that are kept are those that carry most"
+    assert after.mu.var(0).diff().max() < 0
     with pytest.raises(ValueError, match="more are needed"):
         whiten.whiten(model, whiten.read(model, windows[:6]))

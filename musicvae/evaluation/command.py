@@ -9,7 +9,6 @@ import numpy as np
 from musicvae.composer import Composer
 from musicvae.evaluation.reconstruction import draw_windows, evaluate_reconstruction, reconstruction_table
 from musicvae.evaluation.statistics import compare, sample_statistics
-from musicvae.model.vae import draw_prior
 from musicvae.music.dataset import Dataset
 
 TEMPERATURES = (0.5, 1.0)  # of the samples that are compared with real windows
@@ -48,7 +47,7 @@ def evaluate_model(
     if samples:
         training = dataset.tokens("train")
         real = sample_statistics(tokens, kinds, training)
-        z = draw_prior(samples, composer.latent_size, seed).numpy()
+        z = composer.draw(samples, seed)
         made = {
             f"temperature {t:g}": sample_statistics(composer.decode_tokens(z, t, seed + 1), kinds, training)
             for t in TEMPERATURES

@@ -1,0 +1,108 @@
+"""The flow behind a model's prior: invertible, its determinant that of the chain rule, and like what it learnt."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from musicvae.composer import Composer, load
+from musicvae.model.checkpoint import RunConfig, save_run
+from musicvae.model.prior import PRIOR, Flow, fit, load_prior, save_prior
+from musicvae.model.vae import ModelConfig, MusicVAE
+
+torch.set_num_threads(1)
+
+
+def shaken(size: int, seed: int = 0) -> Flow:
+    """A flow that changes something, in double precision."""
+    torch.manual_seed(seed)
+    flow = Flow(size, 12, 3).double()
+    with torch.no_grad():
+        for parameter in flow.parameters():
+            parameter += 0.2 * torch.randn_like(parameter)
+    return flow
+
+
+@pytest.mark.parametrize("size", [2, 5, 8])
+def test_there_and_back_is_the_same_place(size: int):
+    flow, z = shaken(size), torch.randn(20, size, dtype=torch.double)
+    with torch.no_grad():
+        noise, _ = flow(z)
+        assert torch.allclose(flow.inverse(noise), z, atol=1e-10) and not torch.allclose(noise, z, atol=0.1)
+
+
+@pytest.mark.parametrize("size", [2, 5])
+def test_the_determinant_is_that_of_the_matrix_of_derivatives(size: int):
+    flow, z = shaken(size), torch.randn(4, size, dtype=torch.double)
+    for row, determinant in zip(z, flow(z)[1]):
+        derivatives = torch.autograd.functional.jacobian(lambda x: flow(x[None])[0][0], row)
+        assert torch.linalg.slogdet(derivatives)[1] == pytest.approx(float(determinant.detach()), abs=1e-8)
+
+
+def test_a_new_flow_changes_nothing_but_the_order():
+    flow, z = Flow(6, 4, 3), torch.randn(9, 6)
+    assert float(flow.bits(z).detach()) == pytest.approx(0, abs=1e-5)
+    assert torch.equal(flow.inverse(z).sort(dim=1).values, z.sort(dim=1).values)
+
+
+def test_it_learns_that_one_number_follows_the_square_of_another():
+    torch.manual_seed(1)
+    x = torch.randn(4000, 2)
+    mu = torch.stack([x[:, 0], x[:, 0] ** 2 - 1], dim=1)
+    *_, last = fit(mu, torch.full_like(mu, 0.2), units=24, layers=4, steps=400, batch_size=256, rate=5e-3)
+    with torch.no_grad():
+        z = last.flow.inverse(torch.randn(4000, 2))
+    assert last.held_back > 1 and last.training > 1, "a bit at least: N(0, I) knows nothing of the square"
+    assert np.corrcoef(z[:, 0] ** 2, z[:, 1])[0, 1] > 0.8
+    assert abs(float(z[:, 0].std()) - 1) < 0.2
+    with pytest.raises(ValueError, match="too few to learn"):
+        next(fit(mu[:10], mu[:10].exp(), 4, 2, 5))
+
+
+def test_saved_in_half_precision_it_is_nearly_the_same(tmp_path: Path):
+    flow, noise = shaken(6), torch.randn(10, 6, dtype=torch.double)
+    save_prior(tmp_path / PRIOR, flow)
+    again = load_prior(tmp_path / PRIOR, 6)
+    assert torch.equal(again.order, flow.order)
+    assert torch.allclose(again.inverse(noise), flow.inverse(noise), atol=0.05)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "size", "why"),
+    [
+        ("order", None, 6, "cannot be read"),
+        ("couplings.1.2.bias", None, 6, "cannot be read"),
+        ("couplings.1.2.bias", torch.full((12,), torch.nan), 6, "not finite"),
+        ("order", torch.zeros(3, 6).int(), 6, "no order"),
+        ("", None, 7, "is for 6 numbers; the model has 7"),
+    ],
+)
+def test_a_broken_file_is_named_with_a_way_out(name: str, value, size: int, why: str, tmp_path: Path):
+    from safetensors.torch import save_file
+
+    tensors = {k: v.float() if k != "order" else v for k, v in shaken(6).state_dict().items()}
+    if name:
+        tensors[name] = value
+    save_file({k: v for k, v in tensors.items() if v is not None}, tmp_path / PRIOR)
+    with pytest.raises(ValueError, match=rf"prior\.safetensors: .*{why}"):
+        load_prior(tmp_path / PRIOR, size)
+    (tmp_path / PRIOR).write_bytes(b"cut short")
+    with pytest.raises(ValueError, match="delete it to draw from"):
+        load_prior(tmp_path / PRIOR, size)
+
+
+def test_a_model_with_a_prior_samples_from_it(tmp_path: Path):
+    config = ModelConfig((130,), 32, latent_size=4, encoder_units=4, encoder_layers=1, decoder_units=4)
+    save_run(tmp_path / "run", MusicVAE(config), RunConfig(name="tiny", representation="melody", model=config))
+    plain = load(tmp_path / "run")
+    assert plain.prior is None, "looked for before there is one"
+    save_prior(tmp_path / "run" / PRIOR, shaken(plain.latent_size))
+    composer: Composer = load(tmp_path / "run")
+    assert composer.prior is not None
+    with torch.no_grad():
+        noise = torch.from_numpy(plain.draw(5, seed=2)).double()
+        assert np.allclose(composer.draw(5, seed=2), composer.prior.inverse(noise), atol=1e-6)
+    assert np.array_equal(composer.draw(5, seed=2)[:2], composer.draw(2, seed=2))
+    songs = composer.sample(2, temperature=0, seed=2)
+    assert [s.to_bytes() for s in songs] == [s.to_bytes() for s in composer.decode(composer.draw(2, 2), 0)]
