@@ -71,7 +71,9 @@ def write_results(results: Path, out: Path) -> None:
         ]
     if (results / "rate-distortion.svg").exists():
         link = f"{results.name}/rate-distortion.svg"
-        parts += ["## What a bit buys", f"![KL against accuracy for some beta and free bits of melody-2]({link})"]
+        text = "Each point is a training of the same time, from melody-2 on; by `python paper/rate_distortion.py`."
+        picture = f"![KL against accuracy for some beta and free bits of melody-2]({link})"
+        parts += ["## What a bit buys", text, picture]
     for script, title in FIGURES.items():
         links = [f"![{title} of {path.stem}]({results.name}/{path.name})" for path in results.glob(f"{script}-*.png")]
         if links:
@@ -215,7 +217,8 @@ def distances(models: dict[str, Any]) -> list[str]:
         parts += [f"### {name}: {samples:,} samples", table(rows)]
     note = (
         "Overlap: of the two histograms, 1 if they are the same. Distance: Wasserstein, in the figure's unit. The "
-        "training windows, of composed and played music only, show how far real music is from the test windows."
+        "training windows, of composed and played music only, show how far real music is from the test windows. "
+        "Samples go through the model's own prior where it has one (see the models above), else they come from N(0, I)."
     )
     return [note, *parts]
 
