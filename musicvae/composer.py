@@ -319,12 +319,14 @@ class Composer:
 
         With it go the prior, the attribute vectors and the card of the model, if it has them.
         """
-        folder = Path(folder)
+        folder, beside = Path(folder), {}
+        for path in [self.folder / file for file in (PRIOR, ATTRIBUTES, REPORT, CARD)] if self.folder else []:
+            if path.is_file():
+                beside[path.name] = path.read_bytes()
         save_run(folder, self.model, self.config, half)
-        for file in (PRIOR, ATTRIBUTES, REPORT, CARD):
-            if self.folder and (self.folder / file).is_file() and self.folder.resolve() != folder.resolve():
-                with replacing(folder / file) as temporary:
-                    temporary.write_bytes((self.folder / file).read_bytes())
+        for file, content in beside.items():
+            with replacing(folder / file) as temporary:
+                temporary.write_bytes(content)
         return folder
 
 

@@ -41,10 +41,10 @@ def main(arguments: list[str] | None = None) -> None:
     for found in fit(*posterior, given.units, given.layers, given.steps):
         bits = f"{found.training:.1f} bits in training, {found.held_back:.1f} held back"
         print(f"step {found.step:,}: {bits}, {time.monotonic() - began:.0f} s", flush=True)
-    save_prior(given.run / PRIOR, found.flow)
     model, config = load_run(given.run)
     prior = {"windows": len(chosen), "steps": given.steps, "bits": round(found.held_back, 1)}
     save_run(given.run, model, replace(config, trained=config.trained | {"prior": prior}))
+    save_prior(given.run / PRIOR, found.flow)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ The figures are those of the fp16 weights that are shipped, not of the run's.
 
 import argparse
 import json
-import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,19 +16,14 @@ from tables import trained_before
 from musicvae.box import PRETRAINED
 from musicvae.composer import load
 from musicvae.evaluation.command import TEMPERATURES, evaluate_model
-from musicvae.model.checkpoint import load_run, save_run
-from musicvae.model.prior import PRIOR
 
 SAMPLES = 256
 
 
 def release(run: Path, dataset: Path, sources: str, target: Path, windows: int | None = None) -> None:
-    model, config = load_run(run)
-    config = replace(config, name=target.name)
-    save_run(target, model, config, half=True)
-    (target / PRIOR).unlink(missing_ok=True)  # of the model that stood here
-    if (run / PRIOR).exists():
-        shutil.copyfile(run / PRIOR, target / PRIOR)
+    composer = load(run)
+    config = replace(composer.config, name=target.name)
+    replace(composer, config=config).save_pretrained(target, half=True)
     figures = evaluate_model(load(target), dataset, windows=windows, samples=SAMPLES)
     stream = figures["reconstruction"]["mean"] or figures["reconstruction"]["streams"][0]
     test = {
@@ -37,7 +31,8 @@ def release(run: Path, dataset: Path, sources: str, target: Path, windows: int |
         "teacher_forced_accuracy": round(stream["teacher_forced"]["accuracy"]["value"], 4),
         "kl_bits": round(figures["reconstruction"]["kl_bits"], 1),
     }
-    save_run(target, model, replace(config, trained=config.trained | {"test": test}), half=True)
+    tested = replace(config, trained=config.trained | {"test": test})
+    replace(composer, config=tested).save_pretrained(target, half=True)
     report = json.loads((dataset / "report.json").read_text())
     (target / "README.md").write_text(card(config, figures, report, sources), encoding="utf-8")
     (target / "evaluation.json").write_text(json.dumps(figures, indent=1) + "\n")

@@ -106,3 +106,14 @@ def test_a_model_with_a_prior_samples_from_it(tmp_path: Path):
     assert np.array_equal(composer.draw(5, seed=2)[:2], composer.draw(2, seed=2))
     songs = composer.sample(2, temperature=0, seed=2)
     assert [s.to_bytes() for s in songs] == [s.to_bytes() for s in composer.decode(composer.draw(2, 2), 0)]
+
+
+def test_new_weights_in_a_folder_take_the_prior_of_the_old_ones_away(tmp_path: Path):
+    config = ModelConfig((130,), 32, latent_size=4, encoder_units=4, encoder_layers=1, decoder_units=4)
+    run = RunConfig(name="tiny", representation="melody", model=config)
+    save_run(tmp_path, MusicVAE(config), run)
+    save_prior(tmp_path / PRIOR, shaken(4))
+    load(tmp_path).save_pretrained(tmp_path / "copy")
+    assert load(tmp_path / "copy").prior is not None, "a copy has it"
+    save_run(tmp_path, MusicVAE(config), run)
+    assert load(tmp_path).prior is None

@@ -10,6 +10,7 @@ import torch
 from safetensors import SafetensorError
 
 from musicvae.files import replacing
+from musicvae.model.prior import PRIOR
 from musicvae.model.vae import ModelConfig, MusicVAE
 
 FORMAT = 1
@@ -43,9 +44,13 @@ class Run(NamedTuple):
 
 
 def save_run(folder: str | Path, model: MusicVAE, config: RunConfig, half: bool = False) -> None:
-    """Writes model.safetensors, then config.json, each whole at every moment; half stores the weights in fp16."""
+    """Writes model.safetensors, then config.json, each whole at every moment; half stores the weights in fp16.
+
+    A prior that lies there goes away: it was learnt for the weights before.
+    """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
+    (folder / PRIOR).unlink(missing_ok=True)
     dtype = torch.float16 if half else torch.float32
     tensors = {name: value.detach().to("cpu", dtype).contiguous() for name, value in model.state_dict().items()}
     with replacing(folder / WEIGHTS) as temporary:
