@@ -1,5 +1,6 @@
 """Where the two halves meet: notes in, notes out, with a latent vector in between."""
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,7 +14,7 @@ from musicvae.box import find_model
 from musicvae.files import replacing
 from musicvae.hub import REPORT, fetch, is_hub_name
 from musicvae.model import latent
-from musicvae.model.checkpoint import RunConfig, load_run, save_run
+from musicvae.model.checkpoint import WEIGHTS, RunConfig, load_run, save_run
 from musicvae.model.prior import PRIOR, Flow, load_prior
 from musicvae.model.sampling import FastDecoder
 from musicvae.model.vae import MusicVAE, draw_prior, draw_uniforms
@@ -114,15 +115,24 @@ class Composer:
     def prior(self) -> Flow | None:
         """What turns N(0, I) into the prior, if the model has it; see `model/prior.py`. ValueError for a broken one."""
         path = self.folder / PRIOR if self.folder else None
-        return load_prior(path, self.latent_size) if path and path.is_file() else None
+        return load_prior(path, self.latent_size) if path and os.path.lexists(path) else None
 
     def draw(self, n: int = 1, seed: int = 0) -> np.ndarray:
-        """z (n, Z) from the model's prior: its own, or N(0, I). Row i is the same whatever n."""
+        """z (n, Z) from the model's prior: its own, or N(0, I). Row i is the same whatever n.
+
+        Raises ValueError for a prior that cannot be read, or leads out of where music can be.
+        """
         noise = draw_prior(_checked_number(n), self.latent_size, _checked_seed(seed))
         if self.prior is None:
             return noise.numpy()
         with torch.inference_mode():
-            return self.prior.inverse(noise.double()).float().numpy()
+            z = self.prior.inverse(noise.double()).float().numpy()
+        if not (np.abs(z) <= FARTHEST).all():
+            raise ValueError(
+                f"{self.folder}/{PRIOR} draws vectors beyond {FARTHEST:g}, so it is damaged. Copy it again, or delete "
+                "it to draw from N(0, I)"
+            )
+        return z
 
     def encode(
         self, song: Song, *, instrument: int | None = None, bar: int = 0, whole: bool = True, pad: bool = False
@@ -317,13 +327,16 @@ class Composer:
     def save_pretrained(self, folder: str | Path, half: bool = False) -> Path:
         """Writes a folder that `from_pretrained` reads, to be kept or uploaded; half stores the weights in fp16.
 
-        With it go the prior, the attribute vectors and the card of the model, if it has them.
+        With it go the prior, the attribute vectors and the card of the model, if it has them; those of another model
+        that was there before go away.
         """
-        folder, beside = Path(folder), {}
-        for path in [self.folder / file for file in (PRIOR, ATTRIBUTES, REPORT, CARD)] if self.folder else []:
-            if path.is_file():
-                beside[path.name] = path.read_bytes()
+        folder, files = Path(folder), (PRIOR, ATTRIBUTES, REPORT, CARD)
+        there = [self.folder / file for file in files] if self.folder else []
+        beside = {path.name: path.read_bytes() for path in there if path.is_file()}
+        stale = [folder / file for file in files if file not in beside] if (folder / WEIGHTS).is_file() else []
         save_run(folder, self.model, self.config, half)
+        for path in stale:  # of the model that was there
+            path.unlink(missing_ok=True)
         for file, content in beside.items():
             with replacing(folder / file) as temporary:
                 temporary.write_bytes(content)

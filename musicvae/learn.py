@@ -23,6 +23,7 @@ from musicvae.music.windows import TooManyWindows, find_windows
 
 FORMAT = 1
 SCALE = "An amount of 1 adds the mean vector of one group less that of the other"
+CONTRARY = -0.1  # standard deviations of its own attribute; a vector that does less than this is not learnt
 LEAST_WINDOWS = 10  # in a group; the mean of fewer says more about them than about the attribute
 BUSY = (64 / 16, 180 / 16)  # notes a bar: the paper's sparse and dense windows of 16 bars, fewer than and more than
 
@@ -60,8 +61,8 @@ def learn_from_dataset(
 ) -> Learned:
     """Every attribute that can be measured, from so many training windows; effects on so many of validation.
 
-    Without validation windows the effects are those on training windows. Raises ValueError for a data set that is not
-    of the model's kind.
+    Without validation windows the effects are those on training windows. A vector that does the contrary of its name
+    is left out. Raises ValueError for a data set that is not of the model's kind.
     """
     dataset = fitting_dataset(composer, folder)
     train, validation = dataset.tokens("train"), dataset.tokens("validation")
@@ -80,7 +81,18 @@ def learn_from_dataset(
         lessons[name] = Lesson(vector, how, groups.lacking_words, groups.having_words, unit, *counts)
     others = validation if len(validation) else train
     chosen = others[draw_windows(len(others), measured, seed)] if measured else others[:0]
-    return Learned(lessons, _effects(composer, lessons, np.asarray(chosen, np.int64), tokens), skipped)
+    effects = _effects(composer, lessons, np.asarray(chosen, np.int64), tokens)
+    columns = list(units)
+    for name, effect in effects.items():
+        moved = effect["change"][columns.index(name.replace("busy", "note-density"))]
+        if moved is not None and moved < CONTRARY:
+            skipped[name] = f"more of its vector is less of it ({moved:+.2f} standard deviations)"
+    kept = lessons.keys() - skipped.keys()
+    return Learned(
+        {name: lesson for name, lesson in lessons.items() if name in kept},
+        {name: effect for name, effect in effects.items() if name in kept},
+        skipped,
+    )
 
 
 def learn_from_folders(
@@ -153,11 +165,16 @@ def quartiles(values: np.ndarray) -> Groups:
 
 
 def save_learned(path: Path, composer: Composer, learned: Learned) -> dict[str, Any]:
-    """Adds the vectors to a file, and what is known of them to the JSON beside it; other names stay. Gives the JSON."""
-    before = load_vectors(path, composer.latent_size) if path.exists() else {}
-    report = read_report(path) if path.exists() else {}
+    """Adds the vectors to a file, and what is known of them to the JSON beside it. Gives the JSON.
+
+    Other names stay, but for those that were found to have no vector, and vectors of another latent size: they were
+    learnt of another model.
+    """
+    before, report = load_vectors(path) if path.exists() else {}, read_report(path) if path.exists() else {}
+    here = {n for n, v in before.items() if len(v) == composer.latent_size} - learned.skipped.keys()
     columns = list(attribute_units(composer.representation))
     kept = report.get("attributes", {}) if report.get("columns") == columns else {}
+    before, kept = ({n: x for n, x in known.items() if n in here} for known in (before, kept))
     new = {
         name: {key: value for key, value in vars(lesson).items() if key != "vector"}
         | {"length": round(float(np.linalg.norm(lesson.vector)), 4), "effect": learned.effects.get(name)}

@@ -3,7 +3,7 @@
     python paper/parts.py data/trio-16-played data/trio-16-parts --melodies data/melody-16 --drums data/drums-16-played
 
 In SHARE of the training windows the melody, and in as many, drawn anew, the drums are those of a window drawn from the
-other data sets; the melody is shifted into the key of the bass. Songs that validate or test the trios give nothing.
+other data sets; the melody is shifted into the scale of the bass. Songs that validate or test the trios give nothing.
 Meant for what comes before the training proper (`levels.py`): it learns to read and write each part, not to play
 together. Validation and test windows stay as they are.
 """
@@ -22,6 +22,7 @@ from musicvae.music.key import NO_KEY, find_keys, pitch_class_steps
 from musicvae.music.representation import FIRST_PITCH
 
 SHARE = 0.6
+MINOR = 12  # the first minor key of `musicvae/music/key.py`
 MELODY, BASS, DRUMS = range(3)
 
 
@@ -37,12 +38,13 @@ def borrow(trios: np.ndarray, melodies: np.ndarray, drums: np.ndarray, rng: np.r
 
 
 def in_key_of(melodies: np.ndarray, basses: np.ndarray) -> np.ndarray:
-    """melodies (N, T), basses (N, T) -> melodies, each shifted the shortest way to the tonic of its bass.
+    """melodies (N, T), basses (N, T) -> melodies, each shifted the shortest way to the scale of its bass.
 
-    Where one of them has no key, or a pitch would leave the MIDI range, the melody stays as it is.
+    A minor key has the scale of the major key three semitones above. Where one of them has no key, or a pitch would
+    leave the MIDI range, the melody stays as it is.
     """
     mine, theirs = (find_keys(pitch_class_steps(part)) for part in (melodies, basses))
-    shift = (theirs % 12 - mine % 12 + 5) % 12 - 5
+    shift = (scale_of(theirs) - scale_of(mine) + 5) % 12 - 5
     sounding = melodies >= FIRST_PITCH
     moved = melodies.astype(np.int64) + shift[:, None] * sounding
     outside = ((moved < FIRST_PITCH) | (moved >= FIRST_PITCH + 128)) & sounding
@@ -50,10 +52,25 @@ def in_key_of(melodies: np.ndarray, basses: np.ndarray) -> np.ndarray:
     return np.where(stays[:, None], melodies, moved).astype(melodies.dtype)
 
 
-def unheld(data: Path, trios: Dataset) -> np.ndarray:
-    """Training windows (N, T) of one part whose songs neither validate nor test the trios."""
+def scale_of(keys: np.ndarray) -> np.ndarray:
+    """keys -> pitch class of the tonic of the major key that has the same scale."""
+    return (keys + 3 * (keys >= MINOR)) % 12
+
+
+def unheld(data: Path, trios: Dataset, representation: str) -> np.ndarray:
+    """Training windows (N, T) of one part whose songs neither validate nor test the trios.
+
+    Raises ValueError for a data set of another representation, length or drum map than the part has in the trios.
+    """
+    source, wanted = Dataset(data), trios.settings
+    found = source.settings
+    fits = (found.representation, found.bars) == (representation, wanted.bars)
+    if not fits or (representation == "drums" and (found.drum_map or "current") != (wanted.drum_map or "current")):
+        raise ValueError(
+            f"{data} holds {found.representation} of {found.bars} bars; {representation} of {wanted.bars} bars are "
+            f"needed, with the drum map of the trios ({wanted.drum_map or 'current'})"
+        )
     held = pa.concat_arrays([trios.rows(s, ["file"])["file"].combine_chunks() for s in ("validation", "test")]).unique()
-    source = Dataset(data)
     free = ~np.isin(source.rows("train", ["file"])["file"].to_numpy(), held.to_numpy(zero_copy_only=False))
     return np.asarray(source.tokens("train"))[free, :, 0]
 
@@ -66,11 +83,11 @@ def main() -> None:
     parser.add_argument("--drums", type=Path, required=True, metavar="DATA", help="data set of drums")
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
-    trios, windows = Dataset(given.data), pq.read_table(given.data / "train.parquet")
-    before = np.asarray(trios.tokens("train"))
-    parts = [unheld(data, trios) for data in (given.melodies, given.drums)]
-    if before.ndim != 3 or before.shape[2] != 3 or any(part.shape[1] != before.shape[1] for part in parts):
-        raise ValueError(f"{given.data}: trios are needed, melodies and drums as long as these")
+    trios = Dataset(given.data)
+    if trios.settings.representation != "trio":
+        raise ValueError(f"{given.data} holds {trios.settings.representation}; trios are needed")
+    before, windows = np.asarray(trios.tokens("train")), pq.read_table(given.data / "train.parquet")
+    parts = [unheld(data, trios, part) for data, part in ((given.melodies, "melody"), (given.drums, "drums"))]
     mixed = borrow(before, *parts, np.random.default_rng(given.seed))
     column = windows.schema.get_field_index("tokens")
     field = windows.schema.field(column)

@@ -2,8 +2,9 @@
 
     python paper/prior.py runs/melody-16-white data/melody-16
 
-Training windows are encoded once, and the flow learns from draws of their posteriors (`musicvae/model/prior.py`). One
-window in ten is held back, to tell by how many bits encoded music is likelier under it than under N(0, I).
+Training windows are encoded once, and the flow learns from draws of their posteriors (`musicvae/model/prior.py`).
+Validation windows tell by how many bits encoded music of other songs is likelier under it than under N(0, I): the flow
+that is best there is kept, and none where that is not above 0.
 """
 
 import argparse
@@ -15,9 +16,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from musicvae.composer import load
+from musicvae.composer import Composer, load
 from musicvae.model.checkpoint import load_run, save_run
-from musicvae.model.prior import PRIOR, fit, save_prior
+from musicvae.model.prior import PRIOR, Cloud, fit, save_prior
 from musicvae.music.dataset import Dataset
 
 
@@ -25,26 +26,38 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path, help="run folder, of a model that is whitened")
     parser.add_argument("data", type=Path, help="its data set")
-    parser.add_argument("--windows", type=int, default=65_536, help="at most so many")
+    parser.add_argument("--windows", type=int, default=65_536, help="at most so many of each split")
     parser.add_argument("--units", type=int, default=128)
     parser.add_argument("--layers", type=int, default=8)
+    parser.add_argument("--decay", type=float, default=0.01, help="of the weights; more for fewer windows")
     parser.add_argument("--steps", type=int, default=6000)
     parser.add_argument("--threads", type=int, default=1)
     given = parser.parse_args(arguments)
     torch.set_num_threads(given.threads)
     composer, began = load(given.run), time.monotonic()
-    tokens = Dataset(given.data).seen_as(composer.config.representation).tokens("train")
-    chosen = np.random.default_rng(0).permutation(len(tokens))[: given.windows]
-    q = composer.encode_tokens(np.asarray(tokens[np.sort(chosen)]))
-    shuffled = np.random.default_rng(1).permutation(len(chosen))  # windows of one song lie side by side
-    posterior = (torch.from_numpy(part[shuffled]) for part in q)
-    for found in fit(*posterior, given.units, given.layers, given.steps):
-        bits = f"{found.training:.1f} bits in training, {found.held_back:.1f} held back"
+    dataset = Dataset(given.data).seen_as(composer.config.representation)
+    train, validation = (
+        posteriors(composer, dataset.tokens(split), given.windows) for split in ("train", "validation")
+    )
+    best = None
+    for found in fit(train, validation, given.units, given.layers, given.steps, decay=given.decay):
+        bits = f"{found.training:.1f} bits in training, {found.held_back:.1f} on validation windows"
         print(f"step {found.step:,}: {bits}, {time.monotonic() - began:.0f} s", flush=True)
+        best = found if best is None or found.held_back > best.held_back else best
+    if best is None or best.held_back <= 0:
+        raise ValueError(
+            f"{given.run}: no better than N(0, I) for other songs, so no prior is kept. Give more --windows"
+        )
     model, config = load_run(given.run)
-    prior = {"windows": len(chosen), "steps": given.steps, "bits": round(found.held_back, 1)}
+    prior = {"windows": len(train.mu), "steps": best.step, "bits": round(best.held_back, 1)}
     save_run(given.run, model, replace(config, trained=config.trained | {"prior": prior}))
-    save_prior(given.run / PRIOR, found.flow)
+    save_prior(given.run / PRIOR, best.flow)
+
+
+def posteriors(composer: Composer, tokens: np.ndarray, windows: int) -> Cloud:
+    """Those of at most so many windows, drawn by a seed."""
+    chosen = np.sort(np.random.default_rng(0).permutation(len(tokens))[:windows])
+    return Cloud(*map(torch.from_numpy, composer.encode_tokens(np.asarray(tokens[chosen]))))
 
 
 if __name__ == "__main__":

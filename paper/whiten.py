@@ -28,6 +28,7 @@ from musicvae.model.vae import MusicVAE
 from musicvae.music.dataset import Dataset
 
 WINDOWS, BATCH = 16384, 256
+LEAST_SIGMA = 1e-6  # of which softplus can be undone
 RIDGE = 1e-4  # of the mean square of what the encoder ends with
 
 
@@ -70,7 +71,7 @@ def whiten(model: MusicVAE, found: Read, keep: int | None = None) -> MusicVAE:
     there = (axes / lengths.sqrt()).t() / scale  # (keep, Z): z' = there @ (z - mean)
     back = scale.unsqueeze(1) * axes * lengths.sqrt()
 
-    sigma = (found.sigma.square() @ there.square().t()).sqrt()
+    sigma = (found.sigma.square() @ there.square().t()).sqrt().clamp(min=LEAST_SIGMA)
     before = torch.cat([found.summary, torch.ones_like(found.summary[:, :1])], dim=1)
     ridge = RIDGE * len(before) * found.summary.square().mean() * torch.eye(before.shape[1], dtype=sigma.dtype)
     to_sigma = torch.linalg.solve(before.t() @ before + ridge, before.t() @ sigma.expm1().log())  # undoes softplus
@@ -99,6 +100,10 @@ def main() -> None:
     parser.add_argument("--windows", type=int, default=WINDOWS)
     parser.add_argument("--keep", type=int, help="numbers of z to keep: those that carry most; by default all")
     given = parser.parse_args()
+    if given.out.exists():
+        raise ValueError(f"{given.out} is there already. Move it away, or give another folder")
+    if given.windows < 1:
+        raise ValueError(f"--windows {given.windows}; some are needed, {WINDOWS:,} are usual")
     model, config = load_run(given.run)
     tokens = Dataset(given.data).seen_as(config.representation).tokens("train")
     rows = np.sort(np.random.default_rng(0).permutation(len(tokens))[: given.windows])
@@ -106,9 +111,12 @@ def main() -> None:
     before = read(model, windows)
     model = whiten(model, before, given.keep)
     after = read(model, windows)
-    trained = config.trained | {"whitened": len(windows)}
+    kept, size = after.mu.shape[1], before.mu.shape[1]
+    trained = {k: v for k, v in config.trained.items() if k != "prior"} | {"whitened": len(windows)}
+    if kept < size:
+        trained |= {"cut_from": size}
     save_run(given.out, model, replace(config, model=model.config, trained=trained))
-    sizes = f"{after.mu.shape[1]} numbers, before {before.mu.shape[1]}; {len(windows):,} windows"
+    sizes = f"{kept} numbers, before {size}; {len(windows):,} windows"
     print(f"{given.out}: {after.kl:.1f} bits a window, before {before.kl:.1f}; {sizes}")
 
 

@@ -3,6 +3,7 @@
 import importlib
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -15,6 +16,7 @@ from folders import in_this_process, tune, write
 from musicvae.model.vae import ModelConfig, MusicVAE
 from musicvae.music import dataset as dataset_module
 from musicvae.music.dataset import Dataset
+from musicvae.music.key import find_keys, pitch_class_steps
 from musicvae.presets import PRESETS
 
 torch.set_num_threads(1)
@@ -141,12 +143,16 @@ def test_a_corpus_repeated_counts_more_in_training_and_nowhere_else(built, tmp_p
     assert not (tmp_path / "none").exists()
 
 
-def test_a_borrowed_melody_is_in_the_key_of_its_bass_and_never_of_a_song_that_is_held_back(built):
+def test_a_borrowed_melody_is_in_the_scale_of_its_bass_and_never_of_a_song_that_is_held_back(built):
     c_major = np.array([[2 + pitch for pitch in (60, 64, 67, 72, 65, 69, 60, 60)] + [0, 1]])
     silent = np.zeros_like(c_major)
     assert (parts.in_key_of(c_major, c_major - 24 * (c_major > 1)) == c_major).all(), "another octave is no other key"
     assert (parts.in_key_of(c_major, c_major + 3 * (c_major > 1)) == c_major + 3 * (c_major > 1)).all()
     assert (parts.in_key_of(c_major, c_major + 11 * (c_major > 1)) == c_major - (c_major > 1)).all(), "shortest way"
+    a_minor = np.array([[2 + pitch for pitch in (57, 60, 64, 69, 57, 62, 57, 57)] + [0, 1]])
+    assert find_keys(pitch_class_steps(a_minor))[0] == 12 + 9
+    assert (parts.in_key_of(c_major, a_minor) == c_major).all(), "relative keys have one scale"
+    assert (parts.in_key_of(a_minor, c_major + 2 * (c_major > 1)) == a_minor + 2 * (a_minor > 1)).all()
     assert (parts.in_key_of(c_major, silent) == c_major).all() and not parts.in_key_of(silent, c_major).any()
     trios = np.stack([silent, c_major, silent], axis=-1).repeat(500, axis=0)
     mixed = parts.borrow(trios, c_major, silent + 3, np.random.default_rng(0))
@@ -156,10 +162,17 @@ def test_a_borrowed_melody_is_in_the_key_of_its_bass_and_never_of_a_song_that_is
         assert abs(lent.mean() - parts.SHARE) < 0.1 and not mixed[~lent, :, part].any()
     once = built["dataset"]
     files = once.rows("train", ["file"])
-    trio_set = SimpleNamespace(rows=lambda split, _: files[:1] if split == "test" else files[:0])
+    trio_set = SimpleNamespace(
+        rows=lambda split, _: files[:1] if split == "test" else files[:0], settings=once.settings
+    )
     others = [name != files["file"][0].as_py() for name in files["file"].to_pylist()]
-    free = parts.unheld(once.folder, trio_set)
+    kind = once.settings.representation
+    free = parts.unheld(once.folder, trio_set, kind)
     assert not all(others) and np.array_equal(free, once.tokens("train")[others, :, 0])
+    longer = SimpleNamespace(settings=replace(once.settings, bars=16))
+    for wrong, trios in (("trio", trio_set), (kind, longer)):
+        with pytest.raises(ValueError, match=rf"holds {kind} of 2 bars; {wrong} of \d+ bars are needed"):
+            parts.unheld(once.folder, trios, wrong)
 
 
 def test_what_is_assembled_or_synthetic_never_validates_or_tests():

@@ -9,6 +9,7 @@ from musicvae.box import PRETRAINED, models
 from musicvae.composer import load
 from musicvae.evaluation.command import KINDS
 from musicvae.evaluation.statistics import sample_statistics
+from musicvae.model.prior import PRIOR
 from musicvae.music.midi import Song
 
 NAMES = sorted(models())
@@ -30,6 +31,13 @@ def test_a_model_carries_a_card_with_licences_and_figures(name: str):
     assert test["sampled_accuracy"] == pytest.approx(whole["sampled"]["accuracy"]["value"], abs=1e-3)
     for figures in report["streams"]:
         assert figures["sampled"]["onset_f1"]["low"] > figures["nothing"]["onset_f1"]["value"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_prior_in_the_box_is_likelier_than_n_0_i_for_songs_it_did_not_learn_from(name: str):
+    trained = models()[name].trained
+    assert ("prior" in trained) == (PRETRAINED / name / PRIOR).is_file()
+    assert "prior" not in trained or trained["prior"]["bits"] > 0
 
 
 @pytest.mark.parametrize("name", NAMES)

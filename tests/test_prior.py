@@ -8,8 +8,9 @@ import torch
 
 from musicvae.composer import Composer, load
 from musicvae.model.checkpoint import RunConfig, save_run
-from musicvae.model.prior import PRIOR, Flow, fit, load_prior, save_prior
+from musicvae.model.prior import PRIOR, Cloud, Flow, fit, load_prior, save_prior
 from musicvae.model.vae import ModelConfig, MusicVAE
+from musicvae.model.vectors import ATTRIBUTES, save_vectors
 
 torch.set_num_threads(1)
 
@@ -50,14 +51,32 @@ def test_it_learns_that_one_number_follows_the_square_of_another():
     torch.manual_seed(1)
     x = torch.randn(4000, 2)
     mu = torch.stack([x[:, 0], x[:, 0] ** 2 - 1], dim=1)
-    *_, last = fit(mu, torch.full_like(mu, 0.2), units=24, layers=4, steps=400, batch_size=256, rate=5e-3)
+    cloud = Cloud(mu, torch.full_like(mu, 0.2))
+    learnt, apart = (Cloud(*(part[rows] for part in cloud)) for rows in (slice(3600), slice(3600, None)))
+    *_, last = fit(learnt, apart, units=24, layers=4, steps=400, batch_size=256, rate=5e-3)
     with torch.no_grad():
         z = last.flow.inverse(torch.randn(4000, 2))
     assert last.held_back > 1 and last.training > 1, "a bit at least: N(0, I) knows nothing of the square"
     assert np.corrcoef(z[:, 0] ** 2, z[:, 1])[0, 1] > 0.8
     assert abs(float(z[:, 0].std()) - 1) < 0.2
     with pytest.raises(ValueError, match="too few to learn"):
-        next(fit(mu[:10], mu[:10].exp(), 4, 2, 5))
+        next(fit(learnt, Cloud(mu[:10], mu[:10].exp()), 4, 2, 5))
+
+
+def test_each_report_has_a_flow_of_its_own_so_that_the_best_can_be_kept():
+    cloud = Cloud(torch.randn(40, 4), torch.ones(40, 4))
+    first, last = fit(cloud, Cloud(cloud.mu + 3, cloud.sigma), units=8, layers=2, steps=20, every=10)
+    before, after = (torch.cat([p.flatten() for p in found.flow.parameters()]) for found in (first, last))
+    assert (first.step, last.step) == (10, 20) and not torch.equal(before, after)
+
+
+@pytest.mark.parametrize("size", [2, 5, 8])
+def test_two_layers_leave_no_number_as_it_was(size: int):
+    """The second layer changes the half that the first did not; of an odd number of them one is changed twice."""
+    flow = Flow(size, 4, 2)
+    first, second = (order[size // 2 :].tolist() for order in flow.order)
+    changed = [int(flow.order[0][place]) for place in second]
+    assert set(first) | set(changed) == set(range(size))
 
 
 def test_saved_in_half_precision_it_is_nearly_the_same(tmp_path: Path):
@@ -71,11 +90,18 @@ def test_saved_in_half_precision_it_is_nearly_the_same(tmp_path: Path):
 @pytest.mark.parametrize(
     ("name", "value", "size", "why"),
     [
-        ("order", None, 6, "cannot be read"),
-        ("couplings.1.2.bias", None, 6, "cannot be read"),
-        ("couplings.1.2.bias", torch.full((12,), torch.nan), 6, "not finite"),
+        ("order", None, 6, "no flow"),
         ("order", torch.zeros(3, 6).int(), 6, "no order"),
-        ("", None, 7, "is for 6 numbers; the model has 7"),
+        ("order", torch.arange(6).repeat(10**6, 1).int(), 6, "is too small for these"),
+        ("order", torch.arange(6.0).repeat(3, 1), 6, "another kind"),
+        ("couplings.0.0.bias", torch.tensor(1.0), 6, "no flow"),
+        ("couplings.0.0.bias", torch.zeros(100_000), 6, "is too small for these"),
+        ("couplings.1.2.bias", None, 6, "missing"),
+        ("couplings.1.2.bias", torch.zeros(13), 6, "another shape"),
+        ("couplings.1.2.bias", torch.zeros(12, dtype=torch.complex64), 6, "another kind"),
+        ("couplings.1.2.bias", torch.full((12,), torch.nan), 6, "not finite"),
+        ("more", torch.zeros(3), 6, "unknown"),
+        ("", None, 7, "is for 6 numbers, the model has 7"),
     ],
 )
 def test_a_broken_file_is_named_with_a_way_out(name: str, value, size: int, why: str, tmp_path: Path):
@@ -90,6 +116,22 @@ def test_a_broken_file_is_named_with_a_way_out(name: str, value, size: int, why:
     (tmp_path / PRIOR).write_bytes(b"cut short")
     with pytest.raises(ValueError, match="delete it to draw from"):
         load_prior(tmp_path / PRIOR, size)
+
+
+def test_a_prior_that_is_there_and_cannot_be_used_is_not_passed_over(tmp_path: Path):
+    """As a link into a cache that was emptied: samples of N(0, I) instead would be a silent change."""
+    config = ModelConfig((130,), 32, latent_size=4, encoder_units=4, encoder_layers=1, decoder_units=4)
+    save_run(tmp_path, MusicVAE(config), RunConfig(name="tiny", representation="melody", model=config))
+    (tmp_path / PRIOR).symlink_to(tmp_path / "nowhere")
+    with pytest.raises(ValueError, match="cannot be used"):
+        load(tmp_path).draw()
+    (tmp_path / PRIOR).unlink()
+    wild = shaken(4)
+    with torch.no_grad():
+        wild.couplings[0][-1].bias += 1e5
+    save_prior(tmp_path / PRIOR, wild, half=False)
+    with pytest.raises(ValueError, match="beyond 1000, so it is damaged"):
+        load(tmp_path).sample()
 
 
 def test_a_model_with_a_prior_samples_from_it(tmp_path: Path):
@@ -117,3 +159,18 @@ def test_new_weights_in_a_folder_take_the_prior_of_the_old_ones_away(tmp_path: P
     assert load(tmp_path / "copy").prior is not None, "a copy has it"
     save_run(tmp_path, MusicVAE(config), run)
     assert load(tmp_path).prior is None
+
+
+def test_a_model_saved_over_another_leaves_nothing_of_it(tmp_path: Path):
+    config = ModelConfig((130,), 32, latent_size=4, encoder_units=4, encoder_layers=1, decoder_units=4)
+    for name in ("a", "b"):
+        save_run(tmp_path / name, MusicVAE(config), RunConfig(name=name, representation="melody", model=config))
+    save_prior(tmp_path / "a" / PRIOR, shaken(4))
+    save_vectors(tmp_path / "a" / ATTRIBUTES, {"loud": np.ones(4)})
+    (tmp_path / "a" / "README.md").write_text("a")
+    load(tmp_path / "b").save_pretrained(tmp_path / "a")
+    assert sorted(p.name for p in (tmp_path / "a").iterdir()) == ["config.json", "model.safetensors"]
+    (tmp_path / "project").mkdir()
+    (tmp_path / "project" / "README.md").write_text("mine")
+    load(tmp_path / "b").save_pretrained(tmp_path / "project")
+    assert (tmp_path / "project" / "README.md").read_text() == "mine", "no model was there, so it is nobody's card"

@@ -50,11 +50,11 @@ def save_run(folder: str | Path, model: MusicVAE, config: RunConfig, half: bool 
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / PRIOR).unlink(missing_ok=True)
     dtype = torch.float16 if half else torch.float32
     tensors = {name: value.detach().to("cpu", dtype).contiguous() for name, value in model.state_dict().items()}
     with replacing(folder / WEIGHTS) as temporary:
         safetensors.torch.save_file(tensors, temporary)
+        (folder / PRIOR).unlink(missing_ok=True)  # only now that the new weights are on the disk
     with replacing(folder / CONFIG) as temporary:
         temporary.write_bytes(msgspec.json.format(msgspec.json.encode(config), indent=2) + b"\n")
 

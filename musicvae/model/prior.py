@@ -8,6 +8,7 @@ estimation using Real NVP*, 2017): in each layer one half of the numbers says ho
     N vectors   Z latent
 """
 
+import copy
 import math
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,7 +23,7 @@ from musicvae.files import replacing
 
 PRIOR = "prior.safetensors"
 WIDEST = 2.0  # the logarithm of a scale stays within this
-HELD_BACK = 10  # one window in so many is not learnt from
+LEAST_WINDOWS = 20
 
 
 class Flow(nn.Module):
@@ -36,10 +37,12 @@ class Flow(nn.Module):
             raise ValueError(
                 f"a flow of {layers} layers of {units} units over {size} numbers; needs 1, 1 and 2 or more"
             )
-        generator = torch.Generator().manual_seed(0)
-        order = [torch.randperm(size, generator=generator) for _ in range(layers)]
+        generator, known = torch.Generator().manual_seed(0), size // 2
+        order = [
+            torch.arange(size).roll(-known) if layer % 2 else torch.randperm(size, generator=generator)
+            for layer in range(layers)
+        ]  # every second layer changes the half that the one before left as it was
         self.register_buffer("order", torch.stack(order).int())  # (layers, Z)
-        known = size // 2
         self.couplings = nn.ModuleList(
             nn.Sequential(
                 *(nn.Linear(known, units), nn.SiLU(), nn.Linear(units, units), nn.SiLU()),
@@ -84,34 +87,49 @@ class Progress(NamedTuple):
     step: int
     flow: Flow
     training: float  # bits, of this step
-    held_back: float  # bits, over windows that are not learnt from
+    held_back: float  # bits, over windows of other songs
+
+
+class Cloud(NamedTuple):
+    """Posteriors of N windows: mu (N, Z) and sigma (N, Z)."""
+
+    mu: Tensor
+    sigma: Tensor
+
+    def draw(self, rows: Tensor, generator: torch.Generator) -> Tensor:
+        """A vector z (rows, Z) of each of these posteriors."""
+        mu = self.mu[rows]
+        return mu + self.sigma[rows] * torch.randn(mu.shape, generator=generator)
 
 
 def fit(
-    mu: Tensor,
-    sigma: Tensor,
+    posteriors: Cloud,
+    held_back: Cloud,
     units: int,
     layers: int,
     steps: int,
     batch_size: int = 512,
     rate: float = 2e-3,
+    decay: float = 0.01,
     seed: int = 0,
     every: int = 500,
 ) -> Iterator[Progress]:
-    """Learns a flow from the posteriors of windows, mu and sigma (N, Z), and tells of it now and then, and at the end.
+    """Learns a flow from the posteriors of windows, and tells of it now and then, and at the end.
 
-    Raises ValueError for fewer than twice HELD_BACK windows.
+    `held_back` are posteriors of other songs, which it does not learn from; the flow of each report is a copy.
+    Raises ValueError for fewer than LEAST_WINDOWS of either.
     """
-    held = len(mu) // HELD_BACK
-    if held < 2:
-        raise ValueError(f"{len(mu)} windows are too few to learn a prior from; needs {2 * HELD_BACK}")
+    fewest = min(len(posteriors.mu), len(held_back.mu))
+    if fewest < LEAST_WINDOWS:
+        raise ValueError(f"{fewest} windows are too few to learn a prior from, or to test it; needs {LEAST_WINDOWS}")
+    size, drawn = posteriors.mu.shape[1], torch.Generator().manual_seed(seed)
     torch.manual_seed(seed)
-    flow = Flow(mu.shape[1], units, layers)
-    adam = torch.optim.AdamW(flow.parameters(), rate, weight_decay=0.01)
+    flow = Flow(size, units, layers)
+    adam = torch.optim.AdamW(flow.parameters(), rate, weight_decay=decay)
     schedule = torch.optim.lr_scheduler.OneCycleLR(adam, rate, total_steps=steps)
+    apart = held_back.draw(torch.arange(len(held_back.mu)), drawn)
     for step in range(1, steps + 1):
-        rows = torch.randint(held, len(mu), (batch_size,))
-        bits = flow.bits(mu[rows] + sigma[rows] * torch.randn(batch_size, mu.shape[1]))
+        bits = flow.bits(posteriors.draw(torch.randint(len(posteriors.mu), (batch_size,), generator=drawn), drawn))
         adam.zero_grad()
         (-bits).backward()
         nn.utils.clip_grad_norm_(flow.parameters(), 1.0)
@@ -119,8 +137,7 @@ def fit(
         schedule.step()
         if step % every == 0 or step == steps:
             with torch.no_grad():
-                apart = flow.bits(mu[:held] + sigma[:held] * torch.randn(held, mu.shape[1]))
-            yield Progress(step, flow, float(bits.detach()), float(apart))
+                yield Progress(step, copy.deepcopy(flow), float(bits), float(flow.bits(apart)))
 
 
 def save_prior(path: str | Path, flow: Flow, half: bool = True) -> None:
@@ -136,15 +153,34 @@ def load_prior(path: str | Path, latent_size: int) -> Flow:
     path = Path(path)
     try:
         tensors = safetensors.torch.load_file(path)
-        layers, size = tensors["order"].shape
-        flow = Flow(size, len(tensors["couplings.0.0.bias"]), layers)
-        flow.load_state_dict(tensors)
-    except (SafetensorError, OSError, KeyError, ValueError, RuntimeError) as error:
+        flow = _flow_like(tensors, latent_size)
+    except (SafetensorError, OSError, ValueError) as error:
         why = (str(error).splitlines() or ["unknown"])[0]
-        raise ValueError(f"{path}: cannot be read ({why}). Copy it again, or delete it to draw from N(0, I)") from None
-    if size != latent_size or not all(x.isfinite().all() for x in flow.state_dict().values()):
-        found = f"is for {size} numbers" if size != latent_size else "holds numbers that are not finite"
-        raise ValueError(f"{path}: {found}; the model has {latent_size}. Delete it to draw from N(0, I)")
-    if not torch.equal(flow.order.sort(dim=1).values, torch.arange(size).int().expand(layers, -1)):
-        raise ValueError(f"{path}: its order is no order. Delete it to draw from N(0, I)")
+        raise ValueError(f"{path}: cannot be used ({why}). Copy it again, or delete it to draw from N(0, I)") from None
     return flow.double().eval()
+
+
+def _flow_like(tensors: dict[str, Tensor], latent_size: int) -> Flow:
+    """The flow whose tensors these are. Raises ValueError, before it makes anything large, where they are of none."""
+    order, bias = tensors.get("order"), tensors.get("couplings.0.0.bias")
+    if order is None or bias is None or order.ndim != 2 or bias.ndim != 1:
+        raise ValueError("it holds no flow")
+    (layers, size), units = order.shape, len(bias)
+    if size != latent_size:
+        raise ValueError(f"it is for {size} numbers, the model has {latent_size}")
+    width = (size // 2 + units + 2 * (size - size // 2)) * units  # of the weights of one coupling
+    if layers * width > sum(x.numel() for x in tensors.values()):
+        raise ValueError(f"it says {layers} layers of {units} units, and is too small for these")
+    flow = Flow(size, units, layers)
+    wanted = flow.state_dict()
+    for name in sorted(wanted.keys() | tensors.keys()):
+        if name not in tensors or name not in wanted or tensors[name].shape != wanted[name].shape:
+            raise ValueError(f"its tensor {name} is missing, unknown or of another shape")
+        if tensors[name].is_floating_point() != wanted[name].is_floating_point() or tensors[name].is_complex():
+            raise ValueError(f"its tensor {name} holds numbers of another kind")
+        if not tensors[name].isfinite().all():
+            raise ValueError(f"its tensor {name} holds numbers that are not finite")
+    if not torch.equal(order.long().sort(dim=1).values, torch.arange(size).expand(layers, -1)):
+        raise ValueError("its order is no order")
+    flow.load_state_dict({name: x if name == "order" else x.float() for name, x in tensors.items()}, assign=True)
+    return flow

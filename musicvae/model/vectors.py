@@ -20,7 +20,7 @@ def save_vectors(path: str | Path, vectors: Mapping[str, np.ndarray]) -> None:
         safetensors.numpy.save_file({k: np.ascontiguousarray(v, np.float32) for k, v in vectors.items()}, temporary)
 
 
-def load_vectors(path: str | Path, latent_size: int) -> dict[str, np.ndarray]:
+def load_vectors(path: str | Path, latent_size: int | None = None) -> dict[str, np.ndarray]:
     """The vectors (Z,) in a file, by name. Raises ValueError for what is no such file, or of another latent size."""
     path = Path(path)
     if not path.is_file():
@@ -30,7 +30,9 @@ def load_vectors(path: str | Path, latent_size: int) -> dict[str, np.ndarray]:
     except (SafetensorError, OSError) as error:
         raise ValueError(f"{path}: cannot be read ({error}). Write it again with: musicvae attribute learn") from None
     for name, vector in vectors.items():
-        if vector.shape != (latent_size,) or not np.isfinite(vector).all():
-            found = f"shape {vector.shape}" if vector.shape != (latent_size,) else "numbers that are not finite"
-            raise ValueError(f"{path}: {name!r} has {found}; this model needs {latent_size} numbers, so learn it anew")
+        fits = vector.ndim == 1 and len(vector) == (latent_size or len(vector))
+        if not fits or not np.isfinite(vector).all():
+            found = "numbers that are not finite" if fits else f"shape {vector.shape}"
+            wanted = f"this model needs {latent_size} numbers" if latent_size else "a vector is a row of numbers"
+            raise ValueError(f"{path}: {name!r} has {found}; {wanted}, so learn it anew")
     return dict(sorted(vectors.items()))
