@@ -129,6 +129,8 @@ def main(arguments: list[str] | None = None) -> None:
         noise = draw_noise((len(summaries), sizes.latent_size), config.seed, 2, step)
         return windows_loss(model, summaries, noise, words.free_bits)
 
+    if "source" not in start.config.trained:
+        raise ValueError(f"{words.start} is no run of warm_start.py, nor of a level, which this goes on from")
     given = start.config.trained["source"]
     taught = given if isinstance(given, dict) else {"began_with": given, "lessons": []}
     parts = (

@@ -101,10 +101,12 @@ def main(arguments: list[str] | None = None) -> None:
     given = parser.parse_args(arguments)
     chosen, measured = {point: settings(point) for point in given.points}, {}
     beside = given.out.with_suffix(".json")
-    before = json.loads(beside.read_text())["points"] if beside.exists() else {}
+    budget = seconds(given.max_time)
+    kind = {"preset": given.preset, "size": None if given.start else given.size, "from": given.start, "budget": budget}
+    kept = json.loads(beside.read_text()) if beside.exists() else {}
+    before = kept["points"] if {key: kept.get(key) for key in kind} == kind else {}  # others are no comparison
     for point, values in chosen.items():
         run = given.runs / f"{given.preset}-beta-{point.replace(':', '-free-')}"
-        budget = seconds(given.max_time)
         how = (budget, given.size, values, given.device, given.threads)
         result = train_for(given.preset, given.dataset, run, *how, start=given.start)
         if not result.finished:
@@ -112,13 +114,7 @@ def main(arguments: list[str] | None = None) -> None:
         known = before.get(point, {})
         same = (known.get("steps"), known.get("seconds")) == (result.step, round(result.seconds, 1))
         measured[point] = known if same else measure(point, run, given.dataset, given.windows)
-        everything = {
-            "preset": given.preset,
-            "size": given.size,
-            "from": given.start,
-            "budget": budget,
-            "points": {**before, **measured},
-        }
+        everything = {**kind, "points": {**before, **measured}}
         save_results(given.out, draw(everything["points"]), everything)
         figures = measured[point]
         print(f"{point}: KL {figures['kl_bits']:.1f} bits, sampled accuracy {figures['sampled']['value']:.3f}")

@@ -15,11 +15,12 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from musicvae.files import replacing
+from musicvae.music.dataset import Dataset
 
 
 def repeat(data: Path, out: Path, corpora: list[str], times: int) -> tuple[int, int]:
     """Copies the data set; returns its training windows before and now. ValueError for corpora without windows."""
-    windows = pq.read_table(data / "train.parquet")
+    windows = Dataset(data).rows("train")
     corpus = pc.list_element(pc.split_pattern(windows["file"], "/", max_splits=1), 0)
     chosen = windows.filter(pc.is_in(corpus, pa.array(corpora)))
     if not len(chosen) or times < 1:

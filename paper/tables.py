@@ -71,9 +71,8 @@ def write_results(results: Path, out: Path) -> None:
         ]
     if (results / "rate-distortion.svg").exists():
         link = f"{results.name}/rate-distortion.svg"
-        text = "Each point is a training of the same time, from melody-2 on; by `python paper/rate_distortion.py`."
         picture = f"![KL against accuracy for some beta and free bits of melody-2]({link})"
-        parts += ["## What a bit buys", text, picture]
+        parts += ["## What a bit buys", *rate_and_distortion(results / "rate-distortion.json"), picture]
     for script, title in FIGURES.items():
         links = [f"![{title} of {path.stem}]({results.name}/{path.name})" for path in results.glob(f"{script}-*.png")]
         if links:
@@ -85,6 +84,20 @@ def write_results(results: Path, out: Path) -> None:
 
 
 # --- one section each --------------------------------------------------------------------------------------------
+
+
+def rate_and_distortion(kept: Path) -> list[str]:
+    found = json.loads(kept.read_text())
+    began = f"{found['from']} as it was then" if found["from"] else "nothing"
+    text = (
+        f"Each row is a training of {found['preset']} for {found['budget'] / 60:g} minutes of one core, beginning with "
+        f"{began}; by `python paper/rate_distortion.py`. The core was not always free, so that the updates differ."
+    )
+    rows = [["beta", "free bits", "updates", "KL, bits", "sampled accuracy (95 % interval)", "teacher-forced"]]
+    for point in sorted(found["points"].values(), key=lambda point: point["kl_bits"]):
+        numbers = [f"{point['beta']:g}", f"{point['free_bits']:g}", f"{point['steps']:,}", f"{point['kl_bits']:.1f}"]
+        rows.append([*numbers, estimate(point["sampled"]), f"{point['teacher_forced']['value']:.3f}"])
+    return [text, table(rows)]
 
 
 def table1(models: dict[str, Any]) -> list[str]:
@@ -126,9 +139,9 @@ def the_models(models: dict[str, Any]) -> list[str]:
 
 
 def trained_before(start: dict[str, Any]) -> str:
-    """The model that a training went on from, by name, with what had been spent on it."""
+    """The model that a training went on from, by name, with what had been spent on it, and on what it began with."""
     spent = f" after {start['steps']:,} updates in {start['seconds'] / 60:.0f} minutes" if "seconds" in start else ""
-    return f"{start['name']}{spent}"
+    return f"{start['name']}{spent}{before(start.get('from'))}"
 
 
 def before(start: dict[str, Any] | None) -> str:

@@ -20,7 +20,7 @@ import math
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -157,12 +157,16 @@ def study(
     """Runs `lesson(step)` to the end of the steps, with a checkpoint every few of them.
 
     `rates` are the parts of the model that learn, by the beginning of their names, each with its share of the rate.
+    Raises ValueError where `out` holds a study by other settings.
     """
     parts = [[p for name, p in student.named_parameters() if name.startswith(part)] for part in rates]
     optimizer = torch.optim.Adam([{"params": part} for part in parts], fused=True)
-    step, spent, state = 0, 0.0, out / "study.pt"
+    step, spent, state, settings = 0, 0.0, out / "study.pt", {"lesson": run.name, **asdict(config)}
     if state.exists():
         saved = torch.load(state, weights_only=True)
+        changed = sorted(k for k, v in settings.items() if saved["settings"].get(k) != v)
+        if changed:
+            raise ValueError(f"{out} was begun with another {', '.join(changed)}. Give the same, or another folder")
         student.load_state_dict(saved["model"])
         optimizer.load_state_dict(saved["optimizer"])
         step, spent = saved["step"], saved["seconds"]
@@ -190,7 +194,7 @@ def study(
             seconds = time.monotonic() - began
             saved = {"model": student.state_dict(), "optimizer": optimizer.state_dict()}
             with replacing(state) as temporary:
-                torch.save({**saved, "step": step, "seconds": seconds}, temporary)
+                torch.save({**saved, "step": step, "seconds": seconds, "settings": settings}, temporary)
             lesson_done = {
                 "lesson": run.name,
                 "steps": step,

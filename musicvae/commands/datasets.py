@@ -44,8 +44,9 @@ def build(
             progress=progress,
         )
     print_report(dataset.report)
-    kind = representation.removesuffix("-90")
-    print(f"\n{out}: ready. Train with: musicvae train {kind}-{bars} {out} --out RUN")
+    preset = f"{representation.removesuffix('-90')}-{bars}"
+    hint = f"Train with: musicvae train {preset} {out} --out RUN"
+    print(f"\n{out}: ready. {'No preset learns trios of 2 bars' if preset == 'trio-2' else hint}")
 
 
 def info(dataset: Annotated[Positional[Path], arg(metavar="DIR")], /, json: Json = False) -> None:

@@ -19,7 +19,9 @@ def train(
     start: Annotated[
         str | None, arg(name="from", metavar="MODEL", help="Begin with this model in the box or run (fine-tuning).")
     ] = None,
-    size: Annotated[Literal["small", "medium", "paper"], arg(help="Widths and schedules.")] = "small",
+    size: Annotated[
+        Literal["small", "medium", "paper"] | None, arg(help="Widths and schedules; small if not given.")
+    ] = None,
     steps: Annotated[int | None, arg(help="Updates in all; the schedules stretch over them.")] = None,
     max_time: Annotated[str | None, arg(help="Pause after this time: 90s, 10m, 2h.")] = None,
     seed: Annotated[int, arg(help="Weights, order of the data, noise.")] = 0,
@@ -30,7 +32,9 @@ def train(
     """Train a model on a data set. Ctrl-C saves; the same command again resumes exactly."""
     from musicvae.train import train_preset
 
-    train_preset(preset, dataset, out, size, steps, max_time, seed, device, settings, threads, start)
+    if start and size:
+        raise ValueError(f"--size {size} is for a new model; {start} brings its own widths. Leave one of the two out")
+    train_preset(preset, dataset, out, size or "small", steps, max_time, seed, device, settings, threads, start)
 
 
 def evaluate(

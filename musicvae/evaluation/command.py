@@ -32,6 +32,7 @@ def evaluate_model(
     composer.check_encodes()
     if samples < 0:
         raise ValueError(f"--samples {samples}; it must be 0 (none) or more")
+    z = composer.draw(samples, seed) if samples else np.empty(0)  # a broken prior is told of before minutes go by
     dataset, kinds = fitting_dataset(composer, folder), KINDS[composer.representation.name]
     tokens, rows = dataset.tokens(split), dataset.rows(split, ["group"])
     if not len(tokens):
@@ -47,7 +48,6 @@ def evaluate_model(
     if samples:
         training = dataset.tokens("train")
         real = sample_statistics(tokens, kinds, training)
-        z = composer.draw(samples, seed)
         made = {
             f"temperature {t:g}": sample_statistics(composer.decode_tokens(z, t, seed + 1), kinds, training)
             for t in TEMPERATURES

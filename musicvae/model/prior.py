@@ -137,7 +137,7 @@ def fit(
         schedule.step()
         if step % every == 0 or step == steps:
             with torch.no_grad():
-                yield Progress(step, copy.deepcopy(flow), float(bits), float(flow.bits(apart)))
+                yield Progress(step, copy.deepcopy(flow), float(bits.detach()), float(flow.bits(apart)))
 
 
 def save_prior(path: str | Path, flow: Flow, half: bool = True) -> None:
