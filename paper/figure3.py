@@ -94,7 +94,7 @@ def draw(results: dict[str, Any]) -> Any:
     below.set_ylim(bottom=0)
     below.set_xticks(np.linspace(0, 1, 6), ["A", "0.2", "0.4", "0.6", "0.8", "B"])
     below.set_xlabel(f"from A to B, {results['pairs']:,} pairs of {results['bars']} bars")
-    above.legend(frameon=False)
+    above.legend(frameon=False, fontsize=8, loc="lower center", bbox_to_anchor=(0.5, 1), ncols=len(results["curves"]))
     for axes in (above, below):
         axes.spines[["top", "right"]].set_visible(False)
     return figure

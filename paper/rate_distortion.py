@@ -77,8 +77,8 @@ def draw(points: dict[str, dict[str, Any]]) -> "Figure":
     axes.axhline(found[0]["nothing"]["value"], color="#777777", linestyle=":", label="always nothing")
     for point, y in zip(found, sampled):
         note = f" β {point['beta']:g}, {point['free_bits']:g} free bits"
-        place = {"xytext": (4, -4), "textcoords": "offset points", "va": "top"}
-        axes.annotate(note, (point["kl_bits"], y["value"]), fontsize=8, **place)
+        place = {"xytext": (2, -3), "textcoords": "offset points", "va": "top", "rotation": -30}
+        axes.annotate(note, (point["kl_bits"], y["value"]), fontsize=8, rotation_mode="anchor", **place)
     axes.margins(x=0.2)  # room for the last note
     axes.set(xlabel="KL, bits a window", ylabel="accuracy, share of steps")
     axes.legend(frameon=False, loc="best")
