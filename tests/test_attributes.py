@@ -10,9 +10,17 @@ from musicvae.box import PRETRAINED, models
 from musicvae.composer import load
 from musicvae.evaluation.attributes import effect_records, measure_effects
 from musicvae.evaluation.command import fitting_dataset
-from musicvae.learn import learn_from_dataset, learn_from_folders, quartiles, read_report, save_learned
+from musicvae.learn import (
+    Learned,
+    Lesson,
+    learn_from_dataset,
+    learn_from_folders,
+    quartiles,
+    read_report,
+    save_learned,
+)
 from musicvae.model.latent import attribute_vector
-from musicvae.model.vectors import ATTRIBUTES, load_vectors
+from musicvae.model.vectors import ATTRIBUTES, load_vectors, save_vectors
 from musicvae.music.attributes import attribute_units, measure
 from musicvae.music.representation import Drums, Melody, Trio, representation
 
@@ -203,6 +211,26 @@ def test_vectors_learnt_from_a_data_set_raise_what_they_are_named_after(melody, 
     assert "busy" in learned.lessons and learned.skipped["syncopation-8"].startswith("too few windows (")
     with pytest.raises(ValueError, match=r"holds melody of 2 bars.*the model is for drums of 2 bars"):
         learn_from_dataset(load("drums-2"), data.folder)
+
+
+def test_a_vector_that_does_the_contrary_of_its_name_is_left_out_and_goes_from_the_file(melody, tmp_path, monkeypatch):
+    tunes = {f"{i}.mid": Melody().to_song(walks(4, 2 ** (i % 4), seed=i).reshape(128, 1)).to_bytes() for i in range(24)}
+    data = build([write(tmp_path / "midi", tunes)], MELODY, tmp_path / "data")
+    path = tmp_path / "attributes.safetensors"
+    save_vectors(path, {"note-density": np.ones(melody.latent_size), "mine": np.ones(melody.latent_size)})
+    monkeypatch.setattr("musicvae.learn.attribute_vector", lambda having, lacking: attribute_vector(lacking, having))
+    learned = learn_from_dataset(melody, data.folder, windows=80, measured=40)
+    assert "less of it (-" in learned.skipped["note-density"] and "note-density" not in learned.lessons
+    save_learned(path, melody, learned)
+    assert set(load_vectors(path, melody.latent_size)) == {"mine", *learned.lessons}
+
+
+def test_vectors_of_another_model_in_the_file_go_when_new_ones_are_learnt(melody, tmp_path):
+    path = tmp_path / "attributes.safetensors"
+    save_vectors(path, {"old": np.ones(melody.latent_size + 1), "kept": np.ones(melody.latent_size)})
+    lesson = Lesson(np.ones(melody.latent_size), "folders", "a", "b", "", 10, 10)
+    save_learned(path, melody, Learned({"new": lesson}, {}, {}))
+    assert set(load_vectors(path, melody.latent_size)) == {"kept", "new"}
 
 
 def test_adding_a_vector_and_taking_it_away_go_opposite_ways(melody):
