@@ -111,6 +111,13 @@ def add_curve(kept: Path, metrics: Path) -> None:
             temporary.write_text(json.dumps({**found, "validation": lines}, indent=1, allow_nan=False) + "\n")
 
 
+def known_curve(kept: Path, composer: Composer) -> list[dict[str, float]]:
+    """The curve that is kept already, if it is of the same training: that of a model in the box has no run any more."""
+    before = json.loads(kept.read_text()) if kept.exists() else {}
+    same = before.get("trained", {}).get("seconds") == composer.config.trained.get("seconds")
+    return before.get("validation", []) if same else []
+
+
 def curve(metrics: Path) -> list[dict[str, float]]:
     """The validation lines of a run: seconds, step, accuracy (teacher-forced), KL in bits."""
     lines = [json.loads(line) for line in metrics.read_text().splitlines()] if metrics.exists() else []
@@ -165,7 +172,12 @@ def main(arguments: list[str] | None = None) -> None:
             found = measure(composer, dataset, given.windows, given.samples, given.seed)
             kept.parent.mkdir(parents=True, exist_ok=True)
             with replacing(kept) as temporary:
-                everything = {"stamp": mark, **describe(composer, folder, dataset), "validation": [], **plain(found)}
+                about = {
+                    "stamp": mark,
+                    **describe(composer, folder, dataset),
+                    "validation": known_curve(kept, composer),
+                }
+                everything = {**about, **plain(found)}
                 temporary.write_text(json.dumps(everything, indent=1, allow_nan=False) + "\n")
         add_curve(kept, (given.curves / name if given.curves else folder) / METRICS)
     write_results(given.results, given.out)
