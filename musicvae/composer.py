@@ -291,7 +291,7 @@ class Composer:
         return self._play(z[None], [tempo], temperature, seed)[0]
 
     def vary(
-        self, place: Place, n: int = 8, amount: float = 0.3, temperature: float = 0.0, seed: int = 0
+        self, place: Place, n: int = 8, amount: float = 0.5, temperature: float = 0.0, seed: int = 0
     ) -> list[Song]:
         """n songs on the way from a window to draws of the prior: an amount of 0 is its reconstruction, 1 the draw."""
         if not 0 <= amount <= 1:

@@ -41,7 +41,7 @@ def fetch(name: str, revision: str | None = None) -> Path:
         from huggingface_hub import constants
         from huggingface_hub.errors import HfHubHTTPError
     except ImportError:
-        need = "huggingface_hub is needed: pip install 'musicvae[hub]'"
+        need = "huggingface_hub is needed: pip install huggingface_hub"
         raise ValueError(f"{name} is no folder here, and to look on the hub {need}") from None
     endpoint = (os.environ.get("HF_ENDPOINT") or constants.ENDPOINT).rstrip("/")
     where: dict[str, Any] = {"revision": revision, "endpoint": endpoint}

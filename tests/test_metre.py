@@ -52,7 +52,9 @@ def test_the_last_of_two_signatures_at_one_time_counts():
 
 @pytest.mark.parametrize("power, numerator, name", [(1, 2, "2/2"), (3, 8, "8/8"), (2, 3, "3/4")])
 def test_a_song_without_4_4_says_what_it_has(power, numerator, name):
-    with pytest.raises(MidiError, match=f"no notes in 4/4 .{name} from bar 1") as error:
+    with pytest.raises(
+        MidiError, match=f"no notes in 4/4, which is all that is understood .{name} from bar 1"
+    ) as error:
         Song.read(file(track((0, smf.signature(numerator, power)), *TUNE)))
     assert error.value.reason == "no-4/4"
 

@@ -17,7 +17,7 @@ from musicvae.model.onnx_decoder import OnnxDecoder, draw
 from musicvae.model.vae import draw as plain_draw
 
 for package in ("onnx", "onnxruntime"):
-    pytest.importorskip(package, reason=f"{package} is not installed: pip install 'musicvae[onnx]'")
+    pytest.importorskip(package, reason=f"{package} is not installed: make test installs it")
 
 
 @pytest.fixture(scope="module")

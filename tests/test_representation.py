@@ -57,7 +57,7 @@ def test_a_note_to_the_end_of_the_piece_has_no_off():
     assert events(Melody().to_tokens(two)[:, 0].tolist()) == {12: 62, 24: 64, 28: 1}
 
 
-def test_the_first_instrument_with_most_onsets_is_the_melody():
+def test_the_melody_is_the_highest_of_the_instruments_that_play_much():
     players = (BASS, PIANO, PIANO._replace(name="other"), KIT)
     three = [
         (0, 40, 1, 0),
@@ -68,7 +68,12 @@ def test_the_first_instrument_with_most_onsets_is_the_melody():
         *((s, 36, s + 1, 3) for s in range(9)),
     ]
     both = song(*three, players=players)
-    assert Melody().choose(both) == 1
+    assert Melody().choose(both) == 2, "of two that play as much the higher, though the other comes first"
+    busier = song(*three, (8, 62, 9, 1), (12, 64, 13, 1), players=players)
+    assert Melody().choose(busier) == 1, "two notes are no match for four, however high"
+    alike = song(*three, (8, 62, 9, 1), (12, 64, 13, 1), (6, 69, 8, 2), players=players)
+    assert Melody().choose(alike) == 2, "three are"
+    assert Trio().choose(both) == (1, 0), "in a trio the first of those with most onsets"
     assert events(Melody().to_tokens(both, 2)[:, 0].tolist()) == {0: 72, 1: 1, 4: 73, 5: 1}
 
 

@@ -83,10 +83,14 @@ def show(model: Model, /, vectors: Vectors = None, json: Json = False) -> None:
     from musicvae.learn import read_report
     from musicvae.model.vectors import ATTRIBUTES
 
-    path = vectors or find_model(model) / ATTRIBUTES
-    report = read_report(path)
+    path = find_model(model) / ATTRIBUTES
+    own, report = read_report(path), read_report(vectors or path)
     if not report:
-        raise ValueError(f"{path}: nothing is known of such attributes. Learn them with: musicvae attribute learn")
+        raise ValueError(
+            f"{vectors or path}: nothing is known of such attributes. Learn them: musicvae attribute learn"
+        )
+    if own.get("columns") == report["columns"]:
+        report = {**report, "attributes": own["attributes"] | report["attributes"]}
     print_json(report) if json else show_report(report)
 
 

@@ -100,13 +100,16 @@ def vary(
     output: Output,
     playing: Playing,
     number: Number = 8,
-    amount: Annotated[float, arg(help="From 0, the song itself, to 1, anything.")] = 0.3,
+    amount: Annotated[float, arg(help="From 0, the song itself, to 1, anything.")] = 0.5,
     joined: Joined = False,
 ) -> None:
     """Write variations of a song: some way from its vector towards others drawn at random."""
     composer = load(model, playing.device, encodes=True)
     place = phrases(composer, (file,), playing)[0]
     songs = composer.vary(place, number, amount, playing.temperature, playing.seed)
+    different = len({song.to_bytes() for song in songs})
+    if different < number:
+        print(f"only {different} of {number} differ; for more, an --amount above {amount:g} or a --temperature above 0")
     name = f"{file.stem}-{label(composer)}-varied{amount:g}-seed{playing.seed}"
     write(numbered(name, songs), output, row=name, joined=joined, labels=[str(i + 1) for i in range(number)])
 

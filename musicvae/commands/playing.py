@@ -130,6 +130,10 @@ def decode(
         raise ValueError(f"-n {number}; it must be at least 1")
     composer, z = load(model, device), read_vectors(vectors)
     source = source_of(vectors)
+    if z.shape[1] != composer.latent_size and source:
+        raise ValueError(
+            f"{vectors}: vectors of {source}, which {composer.name} cannot play. Use: musicvae decode {source}"
+        )
     if source not in ("", composer.name):
         print(f"{vectors}: vectors of {source}, played by {composer.name}; do both share one latent space?")
     with about(vectors):

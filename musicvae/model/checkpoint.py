@@ -89,7 +89,7 @@ def find_device(device: str | torch.device) -> torch.device:
             raise RuntimeError("it computes nothing")
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         why = (str(error).splitlines() or ["unknown"])[0]
-        raise ValueError(f"the device {str(device)!r} cannot be used here ({why}); use cpu, cuda or auto") from None
+        raise ValueError(f"the device {str(device)!r} cannot be used here ({why}); use cpu, or auto") from None
     return torch.device(device)
 
 

@@ -187,7 +187,7 @@ def _quantiser() -> Any:
         import onnx  # noqa: F401
         from onnxruntime.quantization import QuantType, quantize_dynamic
     except ImportError:
-        raise ValueError("ONNX is not installed. Install it with: pip install 'musicvae[onnx]'") from None
+        raise ValueError("ONNX is not installed. Install it with: pip install onnx onnxruntime") from None
 
     def quantise(source: Path, target: Path) -> None:
         """7 of the 8 bits, as sums of two products of 8 bits overflow on CPUs that keep them in 16 (AVX2)."""

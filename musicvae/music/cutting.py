@@ -77,9 +77,9 @@ def _spans(song: Song, kind: str, bars: int, bar: int, pad: bool) -> list[Span]:
     longest = max(span.bars for span in spans)
     if longest < bars and not pad:
         raise ValueError(
-            f"no {kind} of {bars} bars in 4/4 (longest found: {longest} bars"
+            f"no {kind.removesuffix('-90')} of {bars} bars in 4/4 (longest found: {longest} bars"
             f"{f' from bar {bar}' if bar else ''}). Use --pad to fill up with silence"
-            + (", or try a 2-bar model" if bars > 2 else "")
+            + (", or try a 2-bar model" if bars > 2 and not kind.startswith("trio") else "")
         )
     return spans
 
@@ -90,7 +90,8 @@ def _describe(song: Song, representation: Representation, instrument: int | None
 
     if isinstance(representation, Trio):
         lead, low = representation.choose(song, instrument)
-        return f"melody: {track(lead)}, bass: {track(low)}, drums: all"
+        drums = "all" if any(player.is_drum for player in song.instruments) else "silent"
+        return f"melody: {track(lead)}, bass: {track(low)}, drums: {drums}"
     if representation.name == "drums":
         return "all drums" if instrument is None else track(instrument)
     return track(representation.choose(song, instrument))  # type: ignore[union-attr]

@@ -16,6 +16,16 @@ from musicvae.music.metre import MAX_BARS
 MAX_BYTES = 4 << 20
 MAX_INSTRUMENTS = 8_191  # keeps instrument numbers within 13 bits
 
+STRANGERS = {  # what people take for MIDI, by how it begins
+    b"ID3": "it is an MP3",
+    b"\xff\xfb": "it is an MP3",
+    b"RIFF": "it is a WAV file or another RIFF",
+    b"OggS": "it is an Ogg file",
+    b"fLaC": "it is a FLAC file",
+    b"PK\x03\x04": "it is a ZIP archive; MuseScore's .mscz are such: export it as MIDI",
+    b"<?xml": "it is XML; MusicXML is such: export it as MIDI",
+}
+
 REASONS = {
     "unreadable": "the file cannot be opened",
     "empty": "the file holds no bytes",
@@ -32,7 +42,7 @@ REASONS = {
     "too-many-instruments": f"it has more than {MAX_INSTRUMENTS:,} instruments",
     "too-many-metres": f"its time signature changes more than {MAX_BARS:,} times",
     "no-notes": "it has no notes",
-    "no-4/4": "it has no notes in 4/4",
+    "no-4/4": "it has no notes in 4/4, which is all that is understood",
 }
 
 
@@ -134,7 +144,10 @@ def _clean(data: bytes) -> bytes:
     """
     at = 0 if data[:4] == b"MThd" else data.find(b"MThd", 0, 1024)  # RIFF-RMID and MacBinary stand before it
     if at < 0:
-        raise MidiError("not-midi", f"it begins with {data[:8]!r}")
+        kind = next(
+            (name for start, name in STRANGERS.items() if data.startswith(start)), f"it begins with {data[:8]!r}"
+        )
+        raise MidiError("not-midi", kind)
     if len(data) < at + 14:
         raise MidiError("bad-header", f"{len(data) - at} bytes of at least 14")
     length, kind, _, division = struct.unpack_from(">IHHH", data, at + 4)

@@ -115,7 +115,7 @@ def print_inspection(song: Song, found: dict[str, Any], track: int | None, bar: 
         )
     console.print(table)
     if found["melody_track"]:
-        console.print("* the melody that is taken unless --track says otherwise: the track with most onsets")
+        console.print("* the melody that is taken unless --track says otherwise: the highest of the busy ones")
     for name in ("drums", "trio"):
         counts = found[name]
         console.print(

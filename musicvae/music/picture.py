@@ -137,7 +137,7 @@ def save_picture(figure: "Figure", path: str | Path) -> None:
 def checked_matplotlib() -> None:
     """Raises ValueError where pictures cannot be drawn, and says what is missing."""
     if importlib.util.find_spec("matplotlib") is None:
-        raise ValueError("pictures need matplotlib, which is not installed: pip install 'musicvae[pictures]'")
+        raise ValueError("pictures need matplotlib, which is not installed: pip install matplotlib")
 
 
 def _figure(width: float, height: float) -> "Figure":

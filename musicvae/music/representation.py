@@ -57,6 +57,9 @@ DRUM_MAPS = {  # the first pitch of each class is the one written back
 }
 
 
+AS_BUSY = 0.75  # of four voices that move together the melody is the highest, not that with two notes more
+
+
 class Onsets(NamedTuple):
     """What one stream does, sparse: columns sorted by voice and step, at most one row for each."""
 
@@ -95,8 +98,8 @@ class Melody:
         return Onsets(voice, step, notes.pitch[top] + (FIRST_PITCH - self.lowest), end)
 
     def to_tokens(self, song: Song, instrument: int | None = None) -> np.ndarray:
-        """Song -> tokens (song.steps, 1). `instrument` is an index into song.instruments; by default the one with most
-        onsets. Raises NoPart if the song has notes but none for a melody."""
+        """Song -> tokens (song.steps, 1). `instrument` is an index into song.instruments; by default the highest of the
+        busy ones (most onsets, or nearly as many). Raises NoPart if the song has notes but none for a melody."""
         chosen = self.choose(song, instrument)
         return _melody_stream(self, song, chosen)[:, None]
 
@@ -107,7 +110,7 @@ class Melody:
 
     def choose(self, song: Song, instrument: int | None = None) -> int | None:
         """The index of the instrument that `to_tokens` takes; None for a silent song."""
-        return _choose(song, range(128), instrument, "melody")
+        return _choose(song, range(128), instrument, "melody", highest=True)
 
     def transpose(self, tokens: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """tokens (B, T, 1) -> the same, each example shifted by a random interval within range."""
@@ -314,8 +317,11 @@ def _of_instrument(song: Song, index: int) -> Notes:
     return Notes(*(column[low:high] for column in song.notes))
 
 
-def _choose(song: Song, programs: range, instrument: int | None, part: str) -> int | None:
-    """The instrument asked for, or the first of those with most onsets; None if the song is silent."""
+def _choose(song: Song, programs: range, instrument: int | None, part: str, highest: bool = False) -> int | None:
+    """The instrument asked for, or the one with most onsets, of equals the first; None if the song is silent.
+
+    `highest`: of those with nearly as many onsets, the one that plays highest.
+    """
     fits = [i for i, p in enumerate(song.instruments) if p.is_drum == (part == "drums") and p.program in programs]
     if instrument is not None:
         if instrument not in fits:
@@ -326,7 +332,12 @@ def _choose(song: Song, programs: range, instrument: int | None, part: str) -> i
     playing = [i for i in fits if onsets[i]]
     if not playing and len(song.notes.start):
         raise NoPart(f"no {part} (it has {len(song.instruments)} tracks, none of which can be one)")
-    return max(playing, key=lambda i: (onsets[i], -i), default=None)
+    most = max(playing, key=lambda i: (onsets[i], -i), default=None)
+    if most is None or not highest:
+        return most
+    count, total = (np.bincount(song.notes.instrument, w, len(onsets)) for w in (None, song.notes.pitch))
+    busy = [i for i in playing if onsets[i] >= AS_BUSY * onsets[most]]
+    return max(busy, key=lambda i: (total[i] / count[i], -i))
 
 
 def _melody_stream(melody: Melody, song: Song, index: int | None) -> np.ndarray:
