@@ -12,6 +12,7 @@ import numpy as np
 from musicvae.composer import Composer, load
 from musicvae.model.checkpoint import RunConfig
 from musicvae.model.objective import TrainingConfig
+from musicvae.model.run_folder import STATE
 from musicvae.model.training import TrainingResult, train
 from musicvae.model.vae import ModelConfig, MusicVAE
 from musicvae.music.dataset import Dataset
@@ -154,6 +155,7 @@ def train_on(
     if not len(validation):
         print(f"{dataset.folder}: no validation windows (too few songs), so nothing is validated")
     steps = f"{training.steps:,} steps of {training.batch_size}"
+    steps += f"; goes on with {out}" if (out / STATE).exists() else ""
     print(f"{chosen.name} {size}: {len(tokens):,} windows, {steps}", flush=True)
     names: dict[str, Any] = {"name": chosen.name, "representation": music.representation, "drum_map": music.drum_map}
     listener = Listener(RunConfig(model=model, **names), music.tokens, validation if len(validation) else tokens, out)
