@@ -13,10 +13,13 @@ import pytest
 import torch
 from folders import in_this_process, tune, write
 
+from musicvae.composer import Composer
+from musicvae.model.checkpoint import RunConfig
 from musicvae.model.vae import ModelConfig, MusicVAE
 from musicvae.music import dataset as dataset_module
 from musicvae.music.dataset import Dataset
 from musicvae.music.key import find_keys, pitch_class_steps
+from musicvae.music.representation import representation
 from musicvae.presets import PRESETS
 
 torch.set_num_threads(1)
@@ -34,7 +37,7 @@ def script(name: str) -> ModuleType:
 
 data_script, groups, tables = script("data"), script("groups"), script("tables")
 train_script, table1, rate, repeat = script("train"), script("table1"), script("rate_distortion"), script("repeat")
-parts = script("parts")
+parts, prior = script("parts"), script("prior")
 
 
 # --- groups by name ----------------------------------------------------------------------------------------------
@@ -301,6 +304,15 @@ def test_nothing_trained_is_a_page_of_the_papers_figures(tmp_path: Path):
     assert (tmp_path / "RESULTS.md").read_text().count("not trained") == 2 * 2 + 5 * 4
 
 
+def test_the_page_in_the_project_is_what_the_kept_figures_say(tmp_path: Path):
+    (tmp_path / "results").symlink_to(PAPER / "results")
+    tables.write_results(tmp_path / "results", tmp_path / "RESULTS.md")
+    page = (PAPER / "RESULTS.md").read_text(encoding="utf-8")
+    assert (tmp_path / "RESULTS.md").read_text(encoding="utf-8") == page
+    kept = json.loads((PAPER / "results" / "figure3-melody-16.json").read_text())
+    assert f"{kept['curves'][1]['largest_jump']['value']:.3f}" in page and "398.7 %" in page
+
+
 def test_hierarchical_and_flat_are_apart_only_if_their_intervals_are():
     def model(low: float, high: float) -> dict[str, Any]:
         scores = {"sampled": {"accuracy": {"value": (low + high) / 2, "low": low, "high": high}}}
@@ -329,6 +341,26 @@ def test_rate_and_distortion_are_drawn_where_they_were_measured():
     (axes,) = rate.draw({"a": point(90, 0.8), "b": point(40, 0.7)}).axes
     drawn = {line.get_label(): line.get_xydata().tolist() for line in axes.lines}
     assert drawn["teacher-forced"] == [[40, 0.7], [90, 0.8]]
+
+
+def test_a_prior_learns_from_training_windows_read_again_transposed_and_is_judged_by_others_as_they_are():
+    config = ModelConfig((130,), 32, latent_size=4, encoder_units=12, encoder_layers=1, decoder_units=6)
+    torch.manual_seed(0)
+    model = MusicVAE(config)
+    with torch.no_grad():
+        model.to_mu.weight.mul_(40)
+    tokens = np.zeros((800, 32, 1), np.int64)
+    tokens[::2, ::2], tokens[1::2, ::8] = 62, 90
+    tokens[np.arange(800), 1 + np.arange(800) % 7] = 70
+    run = RunConfig(name="two", representation="melody", model=config)
+    composer = Composer(model.eval(), run, representation("melody"))
+    held_back = {"validation": tokens[600:]}
+    alike = SimpleNamespace(folder="here", tokens=lambda split: held_back.get(split, tokens[:600]))
+    clouds = [prior.posteriors(composer, alike, split, 1500) for split in ("train", "validation")]
+    assert [len(cloud.mu) for cloud in clouds] == [1500, 200], "the training windows are read again, transposed"
+    assert np.allclose(clouds[1].mu, composer.encode_tokens(held_back["validation"]).mu, atol=0.05)
+    with pytest.raises(ValueError, match="here: no test windows"):
+        prior.posteriors(composer, SimpleNamespace(folder="here", tokens=lambda _: tokens[:0]), "test", 9)
 
 
 @pytest.mark.parametrize("bars", [1, 4])

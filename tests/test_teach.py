@@ -123,3 +123,5 @@ def test_killed_lessons_go_on_to_the_same_weights(
     teach.main(cut)
     one, two = (load_run(tmp_path / name).model.state_dict().values() for name in ("whole", "cut"))
     assert all(torch.equal(a, b) for a, b in zip(one, two))
+    with pytest.raises(ValueError, match="cut was begun with another batch_size, steps"):
+        teach.main([*cut[:-4], "--steps", "9", "--batch-size", "4"])
