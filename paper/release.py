@@ -75,9 +75,8 @@ def card(config: Any, figures: dict[str, Any], report: dict[str, Any], sources: 
         "",
         *_statistics(figures["statistics"]),
         "",
-        "Measured with `musicvae evaluate "
-        + config.name
-        + f" DATASET --samples {SAMPLES}`; all figures are in `evaluation.json`.",
+        f"Measured with `musicvae evaluate {config.name} DATASET --windows {figures['reconstruction']['windows']} "
+        f"--samples {SAMPLES}`; all figures are in `evaluation.json`. `paper/RESULTS.md` has those on all test windows.",
     ]
     return "\n".join(lines) + "\n"
 

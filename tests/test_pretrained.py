@@ -1,5 +1,6 @@
 """The models in the box: they load, they are small, they write music, and their cards say where they come from."""
 
+import hashlib
 import json
 
 import numpy as np
@@ -9,6 +10,7 @@ from musicvae.box import PRETRAINED, models
 from musicvae.composer import load
 from musicvae.evaluation.command import KINDS
 from musicvae.evaluation.statistics import sample_statistics
+from musicvae.model.checkpoint import WEIGHTS
 from musicvae.model.prior import PRIOR
 from musicvae.music.midi import Song
 
@@ -31,6 +33,18 @@ def test_a_model_carries_a_card_with_licences_and_figures(name: str):
     assert test["sampled_accuracy"] == pytest.approx(whole["sampled"]["accuracy"]["value"], abs=1e-3)
     for figures in report["streams"]:
         assert figures["sampled"]["onset_f1"]["low"] > figures["nothing"]["onset_f1"]["value"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_first_page_says_what_was_measured(name: str):
+    """Of the weights that are in the box, on all test windows."""
+    root = PRETRAINED.parent.parent
+    kept = json.loads((root / "paper" / "results" / f"{name}.json").read_text())
+    files = [PRETRAINED / name / file for file in (WEIGHTS, PRIOR) if (PRETRAINED / name / file).is_file()]
+    assert kept["stamp"]["weights"] == hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
+    for stream in kept["reconstruction"]["streams"]:
+        for way in ("sampled", "greedy_mu", "teacher_forced", "nothing"):
+            assert f"{stream[way]['accuracy']['value']:.3f}" in (root / "README.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("name", NAMES)
