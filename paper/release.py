@@ -76,7 +76,7 @@ def card(config: Any, figures: dict[str, Any], report: dict[str, Any], sources: 
         *_statistics(figures["statistics"]),
         "",
         f"Measured with `musicvae evaluate {config.name} DATASET --windows {figures['reconstruction']['windows']} "
-        f"--samples {SAMPLES}`; all figures are in `evaluation.json`. `paper/RESULTS.md` has those on all test windows.",
+        f"--samples {SAMPLES}`; all figures are in `evaluation.json`. `paper/RESULTS.md` has those of all windows.",
     ]
     return "\n".join(lines) + "\n"
 
