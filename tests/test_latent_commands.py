@@ -169,7 +169,7 @@ def test_average_vary_and_grid_write_what_they_are_asked_for(musicvae, midi, tmp
     files = [midi / f"{name}.mid" for name in "abcd"]
     code, _, _ = musicvae("average", "melody-2", *files[:3], "--weights", 1, 2, 1, "--out", tmp_path / "average")
     assert code == 0 and [p.name for p in (tmp_path / "average").iterdir()] == ["average-of-3-melody-2.mid"]
-    code, _, _ = musicvae("vary", "melody-2", files[0], "-n", 3, "--amount", 0.4, "--out", tmp_path / "varied")
+    code, _, _ = musicvae("vary", "melody-2", files[0], "-n", 3, "--amount", 0.8, "--out", tmp_path / "varied")
     assert code == 0 and len({p.read_bytes() for p in (tmp_path / "varied").iterdir()}) == 3
     code, _, _ = musicvae("grid", "melody-2", *files, "--size", 2, "--joined", "--out", tmp_path / "grid")
     names = sorted(p.name for p in (tmp_path / "grid").iterdir())
