@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from musicvae.composer import Composer
-from musicvae.evaluation.attributes import effect_records, measure_effects
+from musicvae.evaluation.attributes import effect_records, measure_effects, own_column
 from musicvae.evaluation.command import fitting_dataset
 from musicvae.evaluation.reconstruction import draw_windows
 from musicvae.files import replacing
@@ -84,7 +84,8 @@ def learn_from_dataset(
     effects = _effects(composer, lessons, np.asarray(chosen, np.int64), tokens)
     columns = list(units)
     for name, effect in effects.items():
-        moved = effect["change"][columns.index(name.replace("busy", "note-density"))]
+        own = own_column(name, columns)
+        moved = None if own is None else effect["change"][own]
         if moved is not None and moved < CONTRARY:
             skipped[name] = f"more of its vector is less of it ({moved:+.2f} standard deviations)"
     kept = lessons.keys() - skipped.keys()

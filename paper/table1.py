@@ -172,12 +172,8 @@ def main(arguments: list[str] | None = None) -> None:
             found = measure(composer, dataset, given.windows, given.samples, given.seed)
             kept.parent.mkdir(parents=True, exist_ok=True)
             with replacing(kept) as temporary:
-                about = {
-                    "stamp": mark,
-                    **describe(composer, folder, dataset),
-                    "validation": known_curve(kept, composer),
-                }
-                everything = {**about, **plain(found)}
+                about = {"stamp": mark, **describe(composer, folder, dataset)}
+                everything = {**about, "validation": known_curve(kept, composer), **plain(found)}
                 temporary.write_text(json.dumps(everything, indent=1, allow_nan=False) + "\n")
         add_curve(kept, (given.curves / name if given.curves else folder) / METRICS)
     write_results(given.results, given.out)

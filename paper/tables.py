@@ -172,9 +172,8 @@ def table1(models: dict[str, Any]) -> list[str]:
             ours = models[name]["reconstruction"]["streams"][stream][way]["accuracy"] if name in models else None
             cells.append(f"{PAPER[row][n]:.3f} / " + (f"**{estimate(ours)}**" if ours else "not trained"))
         rows.append([row, *cells])
-    missing = [
-        name for name in dict.fromkeys(name for row in ROWS.values() for name in row[:2]) if name and name not in models
-    ]
+    names = dict.fromkeys(name for row in ROWS.values() for name in row[:2] if name)
+    missing = [name for name in names if name not in models]
     why = (
         f"Not trained: {', '.join(missing)}. No GPU was at hand, and the hours of a CPU went to the models in the box; "
         "`paper/train.py` trains all of them."
