@@ -31,6 +31,7 @@ WAYS = {
     "teacher_forced": "teacher-forced, z drawn",
     "nothing": "always nothing",
 }
+AS_LONG = "as-long-as-flat"  # folder of hierarchical models before they were trained for longer than their twins
 SHARES = (0.125, 0.25, 0.5, 1.0)  # of a training's time, at which its curve is shown
 HEAD = """# Results
 
@@ -47,10 +48,15 @@ groups of songs.
 """
 
 
+def kept_models(folder: Path) -> dict[str, Any]:
+    """What `table1.py` keeps in a folder, by name; other figures lie there too."""
+    found = {path.stem: json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))}
+    return {name: figures for name, figures in found.items() if "reconstruction" in figures}
+
+
 def write_results(results: Path, out: Path) -> None:
     """Writes RESULTS.md from the JSON files of a folder."""
-    models = {path.stem: json.loads(path.read_text()) for path in sorted(results.glob("*.json"))}
-    models = {name: model for name, model in models.items() if "reconstruction" in model}
+    models = kept_models(results)
     order = list(dict.fromkeys(name for row in ROWS.values() for name in row[:2] if name))
     models = {name: models[name] for name in (*order, *models) if name in models}
     parts = [HEAD, "## Table 1", *table1(models)]
@@ -58,7 +64,7 @@ def write_results(results: Path, out: Path) -> None:
         parts += [
             *("## The models", *the_models(models)),
             *("## What stands beside the accuracies", *beside(models)),
-            *("## Hierarchical beside flat", *twins(models)),
+            *("## Hierarchical beside flat", *twins(models, kept_models(results / AS_LONG))),
             *("## What is wrong with a wrong step (section 5.3)", *errors(models)),
             *("## Samples beside the test windows", *distances(models)),
             *("## Bars that come back", *repetition(models)),
@@ -246,21 +252,40 @@ def beside(models: dict[str, Any]) -> list[str]:
     return [note, table(rows), table(facts)]
 
 
-def twins(models: dict[str, Any]) -> list[str]:
-    rows = [["model, stream", "flat, sampled", "hierarchical, sampled", "difference", "intervals"]]
+def twins(models: dict[str, Any], as_long: dict[str, Any]) -> list[str]:
+    """Rows of hierarchical models and their flat twins; `as_long` holds earlier ones that had the twin's time only."""
+    rows = [["model, stream", "minutes, flat", "minutes, hierarchical", "flat, sampled", "hierarchical, sampled"]]
+    rows[0] += ["difference", "intervals"]
     for name in ("melody-16", "drums-16", "trio-16"):
-        if name not in models or f"{name}-flat" not in models:
-            continue
-        pair = [streams(models[n]["reconstruction"]) for n in (f"{name}-flat", name)]
-        for flat, hierarchical in zip(*pair):
-            low, high = (s["sampled"]["accuracy"] for s in (flat, hierarchical))
-            apart = high["low"] is not None and high["low"] > low["high"]
-            below = high["low"] is not None and high["high"] < low["low"]
-            words = "apart" if apart else "apart, the flat one is better" if below else "overlap"
-            difference = f"{100 * (high['value'] - low['value']):+.1f} points"
-            heading = title(name, hierarchical, models[name]["reconstruction"])
-            rows.append([heading, estimate(low), estimate(high), difference, words])
-    return [table(rows)] if len(rows) > 1 else ["No pair of a hierarchical model and its flat twin is trained yet."]
+        twin = models.get(f"{name}-flat")
+        for model in (found[name] for found in (as_long, models) if name in found and twin):
+            pair = [streams(m["reconstruction"]) for m in (twin, model)]
+            minutes = [f"{seconds_spent(m.get('trained', {})) / 60:.0f}" for m in (twin, model)]
+            for flat, hierarchical in zip(*pair):
+                low, high = (s["sampled"]["accuracy"] for s in (flat, hierarchical))
+                apart = high["low"] is not None and high["low"] > low["high"]
+                below = high["low"] is not None and high["high"] < low["low"]
+                words = "apart" if apart else "apart, the flat one is better" if below else "overlap"
+                difference = f"{100 * (high['value'] - low['value']):+.1f} points"
+                heading = title(name, hierarchical, model["reconstruction"])
+                rows.append([heading, *minutes, estimate(low), estimate(high), difference, words])
+    if len(rows) == 1:
+        return ["No pair of a hierarchical model and its flat twin is trained yet."]
+    note = (
+        "Minutes of one core, with the lessons before the training itself, without those of the 2-bar models that bar "
+        "decoders come from. A hierarchical model that had much longer than its twin stands there twice: first as it "
+        "was when both had had as long, then as it is in the box."
+    )
+    return [note, table(rows)]
+
+
+def seconds_spent(trained: dict[str, Any]) -> float:
+    """Of a training, of the lessons before it, and of the trainings that it went on from."""
+    start = trained.get("from") or {}
+    source = start.get("source")
+    lessons = source.get("lessons", []) if isinstance(source, dict) else []
+    before = sum(lesson["seconds"] for lesson in lessons) if lessons else seconds_spent(start) if start else 0.0
+    return float(trained.get("seconds", 0.0) + before)
 
 
 def errors(models: dict[str, Any]) -> list[str]:

@@ -320,12 +320,27 @@ def test_hierarchical_and_flat_are_apart_only_if_their_intervals_are():
         return {"reconstruction": {"streams": [{"name": "drums", **scores}], "mean": None}}
 
     def words(flat: tuple[float, float], hierarchical: tuple[float, float]) -> str:
-        (page,) = tables.twins({"drums-16": model(*hierarchical), "drums-16-flat": model(*flat)})
+        _, page = tables.twins({"drums-16": model(*hierarchical), "drums-16-flat": model(*flat)}, {})
         return page.splitlines()[-1].split(" | ")[-1]
 
     assert words((0.5, 0.6), (0.7, 0.8)) == "apart |"
     assert words((0.5, 0.72), (0.7, 0.8)) == "overlap |"
     assert words((0.7, 0.8), (0.5, 0.6)) == "apart, the flat one is better |"
+
+
+def test_a_model_trained_for_longer_than_its_twin_stands_beside_what_it_was_at_the_twins_time():
+    def model(minutes: int, value: float, **start: Any) -> dict[str, Any]:
+        accuracy = {"value": value, "low": value - 0.01, "high": value + 0.01}
+        report = {"streams": [{"name": "melody", "sampled": {"accuracy": accuracy}}], "mean": None}
+        return {"reconstruction": report, "trained": {"seconds": 60.0 * minutes, **start}}
+
+    lessons = [{"lesson": "bars", "seconds": 1200.0}, {"lesson": "equation 4", "seconds": 2400.0}]
+    longer = model(40, 0.8, **{"from": {"name": "windows", "seconds": 9.0, "source": {"lessons": lessons}}})
+    models = {"melody-16": longer, "melody-16-flat": model(60, 0.5)}
+    _, page = tables.twins(models, {"melody-16": model(60, 0.7)})
+    early, late = (line.split(" | ") for line in page.splitlines()[-2:])
+    assert early[1:3] == ["60", "60"] and early[5] == "+20.0 points"
+    assert late[1:3] == ["60", "100"] and late[5] == "+30.0 points"
 
 
 def test_rate_and_distortion_are_drawn_where_they_were_measured():

@@ -15,7 +15,7 @@ from musicvae.model.vae import ModelConfig, MusicVAE, StepDecoder
 from musicvae.music.dataset import Dataset
 from musicvae.train import train_preset
 
-release, warm, levels = script("release"), script("warm_start"), script("levels")
+release, warm, levels, refit = script("release"), script("warm_start"), script("levels"), script("refit")
 TINY = {"latent_size": 6, "encoder_units": 8, "encoder_layers": 1, "decoder_units": 10, "decoder_layers": 2}
 
 
@@ -118,6 +118,37 @@ def test_the_upper_level_gives_summaries_back_through_z() -> None:
         optimizer.step()
         explained.append(figures["explained"])
     assert explained[0] < 0.2 < 0.6 < explained[-1]
+
+
+def test_refitted_summaries_are_the_nearest_to_what_bars_are_told() -> None:
+    model, tokens = small_levels()
+    with torch.no_grad():
+        told = model.conduct(model.encode(tokens).mean).flatten(0, 1)
+        explained = refit.refit(model, tokens.numpy())
+        misses = [float((model.to_summary(model.read(tokens)) - told + more).square().sum()) for more in (0, 0.01)]
+    assert misses[0] == pytest.approx((1 - explained) * float((told - told.mean(0)).square().sum()), rel=1e-3)
+    assert 0.2 < explained < 1 and misses[0] < misses[1]
+
+
+def test_numbers_that_are_added_to_z_say_nothing_at_first() -> None:
+    model, tokens = small_levels()
+    longer = refit.lengthened(model, 9)
+    before, after = model.encode(tokens), longer.encode(tokens)
+    assert torch.allclose(after.mean[:, :6], before.mean, atol=1e-6) and not after.mean[:, 6:].any()
+    assert torch.allclose(after.stddev[:, 6:], torch.ones(8, 3))
+    assert torch.allclose(longer.conduct(after.mean), model.conduct(before.mean), atol=1e-6)
+    assert longer.conductor_start.dense.weight[:, 6:].any(), "they could never learn to say something"
+    with pytest.raises(ValueError, match="takes some away"):
+        refit.lengthened(model, 5)
+
+
+def test_lessons_go_on_after_equation_4() -> None:
+    spent = {"steps": 7, "seconds": 60.0}
+    start = {"name": "windows", "source": {"began_with": "bar decoders of two", "lessons": [{"lesson": "bars"}]}}
+    sizes = ModelConfig((13,), 64, 4, **LEVELS)
+    source = refit.history(RunConfig(model=sizes, training={"batch_size": 4}, trained={**spent, "from": start}))
+    assert source["began_with"] == "bar decoders of two"
+    assert source["lessons"] == [{"lesson": "bars"}, {"lesson": "equation 4", **spent, "batch_size": 4}]
 
 
 def test_a_card_tells_terms_lessons_and_figures(data: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
