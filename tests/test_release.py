@@ -138,7 +138,7 @@ def test_numbers_that_are_added_to_z_say_nothing_at_first() -> None:
     assert torch.allclose(after.stddev[:, 6:], torch.ones(8, 3))
     assert torch.allclose(longer.conduct(after.mean), model.conduct(before.mean), atol=1e-6)
     assert longer.conductor_start.dense.weight[:, 6:].any(), "they could never learn to say something"
-    with pytest.raises(ValueError, match="5 numbers in z; the model has 6. `whiten.py --keep`"):
+    with pytest.raises(ValueError, match="5 numbers in z; the model has 6"):
         refit.lengthened(model, 5)
 
 
