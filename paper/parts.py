@@ -2,10 +2,11 @@
 
     python paper/parts.py data/trio-16-played data/trio-16-parts --melodies data/melody-16 --drums data/drums-16-played
 
-In SHARE of the training windows the melody, and in as many, drawn anew, the drums are those of a window drawn from the
-other data sets; the melody is shifted into the scale of the bass. Songs that validate or test the trios give nothing.
-Meant for what comes before the training proper (`levels.py`): it learns to read and write each part, not to play
-together. Validation and test windows stay as they are.
+In a share of the training windows the melody, and in as many, drawn anew, the drums are those of a window drawn from
+the other data sets; the melody is shifted into the scale of the bass. Songs that validate or test the trios give
+nothing. Meant for what comes before the training proper (`levels.py`): it learns to read and write each part, not to
+play together; with a smaller share for the training too, which the few played trios alone teach by heart. Validation
+and test windows stay as they are.
 """
 
 import argparse
@@ -21,18 +22,20 @@ from musicvae.music.dataset import Dataset
 from musicvae.music.key import NO_KEY, find_keys, pitch_class_steps
 from musicvae.music.representation import FIRST_PITCH
 
-SHARE = 0.6
+SHARE = 0.6  # of the melodies and of the drums are borrowed
 MINOR = 12  # the first minor key of `musicvae/music/key.py`
 MELODY, BASS, DRUMS = range(3)
 
 
-def borrow(trios: np.ndarray, melodies: np.ndarray, drums: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """trios (N, T, 3), melodies (M, T), drums (L, T) -> trios, SHARE of their melodies and of their drums borrowed."""
+def borrow(
+    trios: np.ndarray, melodies: np.ndarray, drums: np.ndarray, rng: np.random.Generator, share: float = SHARE
+) -> np.ndarray:
+    """trios (N, T, 3), melodies (M, T), drums (L, T) -> trios, with a share of melodies and of drums borrowed."""
     mixed = np.array(trios)
-    taken = np.flatnonzero(rng.random(len(mixed)) < SHARE)
+    taken = np.flatnonzero(rng.random(len(mixed)) < share)
     chosen = melodies[rng.integers(len(melodies), size=len(taken))]
     mixed[taken, :, MELODY] = in_key_of(chosen, mixed[taken, :, BASS])
-    taken = np.flatnonzero(rng.random(len(mixed)) < SHARE)
+    taken = np.flatnonzero(rng.random(len(mixed)) < share)
     mixed[taken, :, DRUMS] = drums[rng.integers(len(drums), size=len(taken))]
     return mixed
 
@@ -81,14 +84,17 @@ def main() -> None:
     parser.add_argument("out", type=Path, help="new folder")
     parser.add_argument("--melodies", type=Path, required=True, metavar="DATA", help="data set of melodies")
     parser.add_argument("--drums", type=Path, required=True, metavar="DATA", help="data set of drums")
+    parser.add_argument("--share", type=float, default=SHARE, help="of melodies, and of drums, that are borrowed")
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
+    if not 0 < given.share <= 1:
+        raise ValueError(f"--share {given.share}; it must be above 0, and at most 1")
     trios = Dataset(given.data)
     if trios.settings.representation != "trio":
         raise ValueError(f"{given.data} holds {trios.settings.representation}; trios are needed")
     before, windows = np.asarray(trios.tokens("train")), pq.read_table(given.data / "train.parquet")
     parts = [unheld(data, trios, part) for data, part in ((given.melodies, "melody"), (given.drums, "drums"))]
-    mixed = borrow(before, *parts, np.random.default_rng(given.seed))
+    mixed = borrow(before, *parts, np.random.default_rng(given.seed), given.share)
     column = windows.schema.get_field_index("tokens")
     field = windows.schema.field(column)
     tokens = pa.FixedSizeListArray.from_arrays(mixed.reshape(-1), mixed[0].size).cast(field.type)
