@@ -75,6 +75,8 @@ def write_results(results: Path, out: Path) -> None:
         link = f"{results.name}/rate-distortion.svg"
         picture = f"![KL against accuracy for some beta and free bits of melody-2]({link})"
         parts += ["## What a bit buys", *rate_and_distortion(results / "rate-distortion.json"), picture]
+    if (results / "fine-tuning.json").exists():
+        parts += ["## What 20 tunes do", *fine_tuned(json.loads((results / "fine-tuning.json").read_text()))]
     for script, (title, section) in FIGURES.items():
         pictures = sorted(results.glob(f"{script}-*.png"))
         if pictures:
@@ -147,6 +149,24 @@ def densities(kept: dict[str, Any]) -> list[str]:
                 shares = [estimate(moved["new"][key]) for key in ("in_key", "in_tonal_centre")]
                 change = f"{moved['change_percent']['value']:+.0f}"
                 rows.append([model["model"], f"{report['windows']:,}", f"{moved['amount']:g}", change, *shares])
+    return [text, table(rows)]
+
+
+def fine_tuned(found: dict[str, Any]) -> list[str]:
+    corpus = next(iter(found["measured"]))
+    text = (
+        f"`musicvae train --from {found['model']}` on {found['windows']:,} windows of {found['tunes']} tunes of "
+        f"{corpus} that had not trained it, {found['steps']:,} updates in {found['seconds'] / 60:.1f} minutes of one "
+        f"core; by `python paper/fine_tuning.py {corpus} data/melody-90 {found['model']}`. Measured on that corpus's "
+        "other tunes that did not train, and on test windows of all other corpora."
+    )
+    ways = ("sampled", "greedy_mu", "teacher_forced")
+    rows = [["music", "windows", "model", *(WAYS[way] for way in ways), "onset F1, sampled", "KL, bits"]]
+    for music, measured in found["measured"].items():
+        for when, figures in measured.items():
+            cells = [estimate(figures[way]["accuracy"]) for way in ways]
+            cells += [estimate(figures["sampled"]["onset_f1"]), f"{figures['kl_bits']:.1f}"]
+            rows.append([music, f"{figures['windows']:,}", when, *cells])
     return [text, table(rows)]
 
 
