@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from test_paper import script
+from test_paper import PAPER, script
 from torch.nn import functional as F
 
 from musicvae.composer import load
@@ -15,7 +15,7 @@ from musicvae.model.vae import ModelConfig, MusicVAE, StepDecoder
 from musicvae.music.dataset import Dataset
 from musicvae.train import train_preset
 
-release, warm, levels, refit = script("release"), script("warm_start"), script("levels"), script("refit")
+release, warm, levels, refit, box = map(script, ("release", "warm_start", "levels", "refit", "box"))
 TINY = {"latent_size": 6, "encoder_units": 8, "encoder_layers": 1, "decoder_units": 10, "decoder_layers": 2}
 
 
@@ -174,3 +174,35 @@ def test_a_card_tells_terms_lessons_and_figures(data: Dataset, tmp_path: Path, m
     figures = json.loads((tmp_path / "box" / "melody-2" / "evaluation.json").read_text())
     kept = load(tmp_path / "box" / "melody-2").config.trained["test"]["sampled_accuracy"]
     assert kept == round(figures["reconstruction"]["streams"][0]["sampled"]["accuracy"]["value"], 4)
+
+
+def test_the_recipe_of_the_box_takes_only_what_it_made_before(tmp_path: Path) -> None:
+    steps = box.recipe(Path("data"), Path("runs"))
+    there = {f"data/{name}" for name in ("melody-90", "melody-16", "drums-2", "drums-16", "trio-16")}
+    for step in steps:
+        assert there.issuperset(step.taken), step
+        assert step.out not in there, "made twice"
+        there.add(step.out)
+        known = (
+            (PAPER / step.words[0]).read_text()
+            if step.words[0].endswith(".py")
+            else "--from --out --steps --threads --set"
+        )
+        assert all(word in known for word in step.words if word.startswith("--")), step
+    assert {step.model for step in box.needed(steps, ["drums-16"])} == {"drums-2", "drums-16"}
+    assert {"melody-2-white", "drums-2-white", "melody-16-white", "drums-16-white", "trio-16-white"} < there
+
+
+def test_the_recipe_goes_on_where_it_failed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    data, runs = tmp_path / "data", tmp_path / "runs"
+    (data / "drums-2").mkdir(parents=True)
+    with pytest.raises(ValueError, match="data/drums-2-played could not be made"):
+        box.main([str(data), str(runs), "--only", "drums-2"])
+    assert "report.json" in capfd.readouterr().err and not (data / "drums-2-played").exists()
+    for name in ("data-drums-2-played", "plain-drums-2", "drums-2-mixed", "drums-2", "drums-2-white"):
+        (runs / "done").mkdir(parents=True, exist_ok=True)
+        (runs / "done" / name).touch()
+    with pytest.raises(ValueError, match=r"drums-2-white/prior.safetensors could not be made"):
+        box.main([str(data), str(runs), "--only", "drums-2"])
