@@ -111,7 +111,7 @@ class Recipe:
         self.add("dreams.npz", ("teacher",), *dream)
         asleep = self.teach("sleep", "melody-2-asleep", 1400)  # 1,100 and 300
         taught = self.teach("wake", "melody-2-taught", 2000, asleep, data)  # 1,300 and 700
-        first = self.train("melody-90", data, taught, "melody-2-first", 3600, **LESSON)
+        first = self.train("melody-90", data, taught, "melody-2-first", 3600, **LESSON, free_bits=100)
         white = self.whiten(first, data, "melody-2-first-white", "--keep", "96")
         run = self.train("melody-90", data, white, "melody-2", 2500, **LESSON, free_bits=160)
         self.prior(self.whiten(run, data, "melody-2-white"), data, 4000, "--units", "96", "--windows", "50000")
@@ -121,7 +121,7 @@ class Recipe:
         words = ("train.py", str(self.data), str(self.runs / "plain"), "--only", "drums-2", "--threads", "1")
         minutes = f"{50 * 60 // self.short}s"
         self.add("plain/drums-2", ("data/drums-2",), *words, "--max-time", minutes, "--set", "training.free_bits=100")
-        mixed = self.train("drums-2", "data/drums-2", "plain/drums-2", "drums-2-mixed", 7000, **SETTINGS)
+        mixed = self.train("drums-2", "data/drums-2", "plain/drums-2", "drums-2-mixed", 7000, **SETTINGS, free_bits=100)
         run = self.train("drums-2", played, mixed, "drums-2", 16_000, **SETTINGS, free_bits=128)
         white = self.whiten(run, played, "drums-2-white")
         self.prior(white, played, 4000, "--units", "64", "--decay", "0.05", "--windows", "60000")
