@@ -6,7 +6,7 @@
 
 TEACHER is the original's `mel_2bar_small_tfjs`, which melody-2 is taught by; the 16-bar models with melodies begin with
 melody-2. What is done is noted in RUNS/done, and trainings that were stopped go on from their last checkpoint. It takes
-about thirteen hours of one core; `--short 100` takes a hundredth of everything, to see that it runs.
+about thirteen hours of one core; `--short 100` takes a hundredth of everything but the priors, to see that it runs.
 
 Weights do not come out bit for bit: some of this was trained with older versions of the code, and where the history
 took a detour the comments say so.
