@@ -5,11 +5,12 @@
     python paper/box.py data runs --list
 
 TEACHER is the original's `mel_2bar_small_tfjs`, which melody-2 is taught by; the 16-bar models with melodies begin with
-melody-2. What is done is noted in RUNS/done, and trainings that were stopped go on from their last checkpoint. It takes
-about thirteen hours of one core; `--short 100` takes a hundredth of everything but the priors, to see that it runs.
+melody-2. What is begun and done is noted in RUNS, and trainings that were stopped go on from their last checkpoint. It
+takes about thirteen hours of one core; `--short 100` takes a hundredth of everything but the priors, to see that it
+runs.
 
-Weights do not come out bit for bit: some of this was trained with older versions of the code, and where the history
-took a detour the comments say so.
+Weights do not come out bit for bit: some of this was trained with older versions of the code; README.md and comments
+say where the history took a detour.
 """
 
 import argparse
@@ -26,7 +27,12 @@ PLAYED = ["--corpora", "groove", "freedoom", "easyrpg", "--times", "4"]
 LESSON = {"batch_size": 64, "learning_rate": 7e-4, "beta": 0.1, "beta_schedule": "constant", "token_dropout": 0.2}
 SETTINGS = {"learning_rate": 1e-3, "beta": 0.1, "beta_schedule": "constant", "token_dropout": 0.3}
 LEAST = 600  # windows
-RESUMED = ("teach.py", "levels.py", "train", "train.py")  # the others begin anew: what they left is taken away
+RESUMED = (
+    "teach.py",
+    "levels.py",
+    "train",
+    "train.py",
+)  # the others begin anew, without what they left half done
 
 
 class Step(NamedTuple):
@@ -98,9 +104,10 @@ class Recipe:
         return start
 
     def prior(self, run: str, data: str, steps: int, *words: str) -> None:
-        self.add(
-            f"{run}/prior.safetensors", (run, data), "prior.py", self.at(run), self.at(data), *self.steps(steps), *words
-        )
+        if self.short > 1:
+            return  # there is nothing that it could learn, and it says so
+        script = ("prior.py", self.at(run), self.at(data), *self.steps(steps))
+        self.add(f"{run}/prior.safetensors", (run, data), *script, *words)
 
     # --- one model after another ------------------------------------------------------------------------------------
 
@@ -226,17 +233,25 @@ def main(arguments: list[str] | None = None) -> None:
         print("\n".join(shown(steps)))
         return
     for step in steps:
-        mark = given.runs / "done" / step.out.replace("/", "-")
-        if mark.exists():
+        name = step.out.replace("/", "-")
+        begun, done = (given.runs / state / name for state in ("begun", "done"))
+        if done.exists():
             continue
         made = given.data / step.out.removeprefix("data/") if step.out.startswith("data/") else given.runs / step.out
+        if made.exists() and not begun.exists():
+            raise ValueError(f"{made} is there already, and was not made here. Move it away, or give another folder")
         if step.words[0] not in RESUMED and made.is_dir():
             shutil.rmtree(made)
+        mark(begun)
         print(f"{step.model}: {next(shown([step]))}", flush=True)
         if subprocess.run(command(step.words), check=False).returncode:
             raise ValueError(f"{step.out} could not be made, see above. The same command goes on from there")
-        mark.parent.mkdir(parents=True, exist_ok=True)
-        mark.touch()
+        mark(done)
+
+
+def mark(path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.touch()
 
 
 if __name__ == "__main__":

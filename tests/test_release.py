@@ -206,3 +206,8 @@ def test_the_recipe_goes_on_where_it_failed(
         (runs / "done" / name).touch()
     with pytest.raises(ValueError, match=r"drums-2-white/prior.safetensors could not be made"):
         box.main([str(data), str(runs), "--only", "drums-2"])
+    (runs / "done" / "drums-2-white").unlink()
+    (runs / "drums-2-white").mkdir()
+    with pytest.raises(ValueError, match="drums-2-white is there already, and was not made here"):
+        box.main([str(data), str(runs), "--only", "drums-2"])
+    assert (runs / "drums-2-white").exists()
