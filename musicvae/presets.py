@@ -54,9 +54,7 @@ class Preset:
         return TrainingConfig(
             steps=_STEPS[size],
             batch_size=32 if size == "small" else 128,
-            free_bits=128.0
-            if self.bars == 2
-            else 448.0,  # the paper's 48 and 256 are a wall for short trainings (LOG.md)
+            free_bits=_FREE_BITS[self.bars],
             token_dropout=0.3,
             log_every=100,
             validate_every=500,
@@ -102,6 +100,7 @@ _ORIGINAL: dict[str, dict[str, dict[str, int]]] = {  # of the 2-bar melodies tha
         "flat": {"decoder_units": 2048, "decoder_layers": 3},
     },
 }
+_FREE_BITS = {2: 128.0, 16: 448.0}  # by bars; the paper's 48 and 256 are a wall for short trainings (LOG.md)
 _STEPS = {"small": 12_000, "medium": 30_000}
 
 PRESETS = {

@@ -27,7 +27,7 @@ from musicvae.model.checkpoint import load_run
 from musicvae.model.objective import TrainingConfig, dropout, kl_from_prior
 from musicvae.model.recurrence import Recurrent
 from musicvae.model.training import Feed, draw_noise, draw_uniform, faster, wants_bf16
-from musicvae.model.vae import MusicVAE, last_states
+from musicvae.model.vae import ModelConfig, MusicVAE, last_states
 from musicvae.music.dataset import Dataset
 from musicvae.train import keep_memory
 
@@ -88,6 +88,12 @@ class Readings:
         return torch.cat([fresh, *old])
 
 
+def check_levels(name: str | Path, sizes: ModelConfig) -> None:
+    """Raises ValueError for a model without two levels."""
+    if not sizes.bars == sizes.encoder_bars > 1:
+        raise ValueError(f"{name} has {sizes.bars} bars and {sizes.encoder_bars} encoder_bars; levels need both")
+
+
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("level", choices=("bars", "windows"))
@@ -104,8 +110,7 @@ def main(arguments: list[str] | None = None) -> None:
     keep_memory()
     start = load_run(words.start)
     model, sizes = start.model.train(), start.config.model
-    if not sizes.bars == sizes.encoder_bars > 1:
-        raise ValueError(f"{words.start} has {sizes.bars} bars and {sizes.encoder_bars} encoder_bars; levels need both")
+    check_levels(words.start, sizes)
     dataset, rate, bars = Dataset(words.data), words.learning_rate, words.level == "bars"
     config = TrainingConfig(
         steps=words.steps,

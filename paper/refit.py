@@ -19,16 +19,18 @@ from typing import Any
 
 import numpy as np
 import torch
+from levels import check_levels
 from torch import Tensor
+from whiten import dense_layer
 
 from musicvae.box import find_model
+from musicvae.evaluation.reconstruction import draw_windows
 from musicvae.model.checkpoint import RunConfig, load_run, save_run
 from musicvae.model.training import draw_noise
 from musicvae.model.vae import MusicVAE
 from musicvae.music.dataset import Dataset
 
 WINDOWS, BATCH = 1024, 128
-RIDGE = 1e-5  # of the mean square of what the encoder ends with
 
 
 @torch.no_grad()
@@ -44,12 +46,10 @@ def refit(model: MusicVAE, windows: np.ndarray) -> float:
         ends.append(read.double())
         conditions.append(model.conduct(model.posterior(read).mean).flatten(0, 1).double())
     wanted, inputs = torch.cat(conditions), torch.cat(ends)
-    before = torch.cat([inputs, torch.ones_like(inputs[:, :1])], dim=1)
-    ridge = RIDGE * len(before) * inputs.square().mean() * torch.eye(before.shape[1], dtype=before.dtype)
-    layer = torch.linalg.solve(before.t() @ before + ridge, before.t() @ wanted)
-    model.to_summary.weight.copy_(layer[:-1].t())
-    model.to_summary.bias.copy_(layer[-1])
-    wrong = (before @ layer - wanted).square().sum()
+    weight, bias = dense_layer(inputs, wanted)
+    model.to_summary.weight.copy_(weight)
+    model.to_summary.bias.copy_(bias)
+    wrong = (inputs @ weight.t() + bias - wanted).square().sum()
     return 1 - float(wrong / (wanted - wanted.mean(0)).square().sum())
 
 
@@ -79,13 +79,10 @@ def lengthened(model: MusicVAE, size: int) -> MusicVAE:
 
 def history(run: RunConfig) -> dict[str, Any]:
     """What is kept of the lessons before this: those of the run's own start, and equation 4."""
-    trained = run.trained
-    before = trained.get("from", {}).get("source", {})
-    done = {"lesson": "equation 4", "steps": trained["steps"], "seconds": trained["seconds"]}
-    return {
-        "began_with": before.get("began_with", "nothing"),
-        "lessons": [*before.get("lessons", []), done | {"batch_size": run.training["batch_size"]}],
-    }
+    given = (run.trained.get("from") or {}).get("source", "nothing")
+    before = given if isinstance(given, dict) else {"began_with": given, "lessons": []}
+    done = {key: run.trained[key] for key in ("steps", "seconds")} | {"batch_size": run.training["batch_size"]}
+    return {**before, "lessons": [*before["lessons"], {"lesson": "equation 4", **done}]}
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -99,12 +96,15 @@ def main(arguments: list[str] | None = None) -> None:
         raise ValueError(f"{given.out} is there already. Move it away, or give another folder")
     start = load_run(find_model(given.run))
     model, sizes = start.model, start.config.model
-    if not sizes.bars == sizes.encoder_bars > 1:
-        raise ValueError(f"{given.run} has {sizes.bars} bars and {sizes.encoder_bars} encoder_bars; levels need both")
+    check_levels(given.run, sizes)
+    if not {"steps", "seconds"} <= start.config.trained.keys() or "batch_size" not in start.config.training:
+        raise ValueError(
+            f"{given.run} was not trained by equation 4. Give a finished training"
+        )
     tokens = Dataset(given.data).seen_as(start.config.representation).tokens("train")
-    rows = np.sort(np.random.default_rng(0).permutation(len(tokens))[:WINDOWS])
+    rows = draw_windows(len(tokens), WINDOWS, 0)
     explained = refit(model, np.asarray(tokens[rows]))
-    model = lengthened(model, given.latent or sizes.latent_size)
+    model = lengthened(model, sizes.latent_size if given.latent is None else given.latent)
     source = history(start.config)
     save_run(given.out, model, replace(start.config, name="refit", model=model.config, trained={"source": source}))
     print(f"{given.out}: summaries explain {explained:.1%} of the conditions of {len(rows):,} windows")

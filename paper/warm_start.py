@@ -22,6 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from musicvae.composer import load
+from musicvae.evaluation.reconstruction import draw_windows
 from musicvae.model.checkpoint import RunConfig, save_run
 from musicvae.model.training import new_model
 from musicvae.model.vae import MusicVAE, StepDecoder
@@ -49,7 +50,7 @@ def source(run: str, data: str, size: int, kind: str, places: slice = slice(None
     tokens = Dataset(Path(data)).seen_as(composer.config.representation).tokens("train")
     if composer.model.config.bars > 1 or len(composer.model.config.vocab_sizes) > 1:
         raise ValueError(f"{run} has bars or streams of its own; a flat 2-bar model of one stream is needed")
-    rows = np.sort(np.random.default_rng(0).permutation(len(tokens))[:WINDOWS])
+    rows = draw_windows(len(tokens), WINDOWS, 0)
     mu = torch.from_numpy(composer.encode_tokens(np.asarray(tokens[rows])).mu)
     mean = mu.mean(0)
     _, lengths, directions = torch.linalg.svd(mu - mean, full_matrices=False)

@@ -22,6 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from musicvae.evaluation.reconstruction import draw_windows
 from musicvae.model.checkpoint import load_run, save_run
 from musicvae.model.objective import kl_from_prior
 from musicvae.model.vae import MusicVAE
@@ -52,6 +53,14 @@ def read(model: MusicVAE, tokens: np.ndarray) -> Read:
     return Read(torch.cat(seen).double(), mu.double(), sigma.double(), float(kl))
 
 
+def dense_layer(inputs: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]:
+    """inputs (N, 2H), wanted (N, D) -> weight (D, 2H) and bias (D) of the layer nearest to it by least squares."""
+    before = torch.cat([inputs, torch.ones_like(inputs[:, :1])], dim=1)
+    ridge = RIDGE * len(before) * inputs.square().mean() * torch.eye(before.shape[1], dtype=before.dtype)
+    layer = torch.linalg.solve(before.t() @ before + ridge, before.t() @ wanted)
+    return layer[:-1].t(), layer[-1]
+
+
 @torch.no_grad()
 def whiten(model: MusicVAE, found: Read, keep: int | None = None) -> MusicVAE:
     """A model whose z is turned and scaled, and is as long as `keep` says, without what carries least.
@@ -72,11 +81,9 @@ def whiten(model: MusicVAE, found: Read, keep: int | None = None) -> MusicVAE:
     back = scale.unsqueeze(1) * axes * lengths.sqrt()
 
     sigma = (found.sigma.square() @ there.square().t()).sqrt().clamp(min=LEAST_SIGMA)
-    before = torch.cat([found.summary, torch.ones_like(found.summary[:, :1])], dim=1)
-    ridge = RIDGE * len(before) * found.summary.square().mean() * torch.eye(before.shape[1], dtype=sigma.dtype)
-    to_sigma = torch.linalg.solve(before.t() @ before + ridge, before.t() @ sigma.expm1().log())  # undoes softplus
+    to_sigma, sigma_bias = dense_layer(found.summary, sigma.expm1().log())  # undoes softplus
     tensors = {name: value.double() for name, value in model.state_dict().items()}
-    tensors["to_sigma.weight"], tensors["to_sigma.bias"] = to_sigma[:-1].t(), to_sigma[-1]
+    tensors["to_sigma.weight"], tensors["to_sigma.bias"] = to_sigma, sigma_bias
     tensors["to_mu.bias"] = there @ (tensors["to_mu.bias"] - mean)
     tensors["to_mu.weight"] = there @ tensors["to_mu.weight"]
     takers = [("conductor_start.dense.weight", "conductor_start.dense.bias")]
@@ -102,12 +109,9 @@ def main() -> None:
     given = parser.parse_args()
     if given.out.exists():
         raise ValueError(f"{given.out} is there already. Move it away, or give another folder")
-    if given.windows < 1:
-        raise ValueError(f"--windows {given.windows}; some are needed, {WINDOWS:,} are usual")
     model, config = load_run(given.run)
     tokens = Dataset(given.data).seen_as(config.representation).tokens("train")
-    rows = np.sort(np.random.default_rng(0).permutation(len(tokens))[: given.windows])
-    windows = np.asarray(tokens[rows])
+    windows = np.asarray(tokens[draw_windows(len(tokens), given.windows, 0)])
     before = read(model, windows)
     model = whiten(model, before, given.keep)
     after = read(model, windows)

@@ -148,7 +148,10 @@ def test_lessons_go_on_after_equation_4() -> None:
     sizes = ModelConfig((13,), 64, 4, **LEVELS)
     source = refit.history(RunConfig(model=sizes, training={"batch_size": 4}, trained={**spent, "from": start}))
     assert source["began_with"] == "bar decoders of two"
-    assert source["lessons"] == [{"lesson": "bars"}, {"lesson": "equation 4", **spent, "batch_size": 4}]
+    done = {"lesson": "equation 4", **spent, "batch_size": 4}
+    assert source["lessons"] == [{"lesson": "bars"}, done]
+    plain = RunConfig(model=sizes, training={"batch_size": 4}, trained={**spent, "from": {"source": "decoders of two"}})
+    assert refit.history(plain) == {"began_with": "decoders of two", "lessons": [done]}
 
 
 def test_a_card_tells_terms_lessons_and_figures(data: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -176,26 +179,21 @@ def test_a_card_tells_terms_lessons_and_figures(data: Dataset, tmp_path: Path, m
     assert kept == round(figures["reconstruction"]["streams"][0]["sampled"]["accuracy"]["value"], 4)
 
 
-def test_the_recipe_of_the_box_takes_only_what_it_made_before(tmp_path: Path) -> None:
+def test_the_recipe_of_the_box_takes_only_what_it_made_before() -> None:
     steps = box.recipe(Path("data"), Path("runs"))
     there = {f"data/{name}" for name in ("melody-90", "melody-16", "drums-2", "drums-16", "trio-16")}
     for step in steps:
         assert there.issuperset(step.taken), step
         assert step.out not in there, "made twice"
         there.add(step.out)
-        known = (
-            (PAPER / step.words[0]).read_text()
-            if step.words[0].endswith(".py")
-            else "--from --out --steps --threads --set"
-        )
+        script = PAPER / step.words[0]
+        known = script.read_text() if script.suffix == ".py" else "--from --out --steps --threads --set"
         assert all(word in known for word in step.words if word.startswith("--")), step
     assert {step.model for step in box.needed(steps, ["drums-16"])} == {"drums-2", "drums-16"}
     assert {"melody-2-white", "drums-2-white", "melody-16-white", "drums-16-white", "trio-16-white"} < there
 
 
-def test_the_recipe_goes_on_where_it_failed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_the_recipe_goes_on_where_it_failed(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     data, runs = tmp_path / "data", tmp_path / "runs"
     (data / "drums-2").mkdir(parents=True)
     with pytest.raises(ValueError, match="data/drums-2-played could not be made"):
