@@ -98,9 +98,7 @@ def main(arguments: list[str] | None = None) -> None:
     model, sizes = start.model, start.config.model
     check_levels(given.run, sizes)
     if not {"steps", "seconds"} <= start.config.trained.keys() or "batch_size" not in start.config.training:
-        raise ValueError(
-            f"{given.run} was not trained by equation 4. Give a finished training"
-        )
+        raise ValueError(f"{given.run} was not trained by equation 4. Give a finished training")
     tokens = Dataset(given.data).seen_as(start.config.representation).tokens("train")
     rows = draw_windows(len(tokens), WINDOWS, 0)
     explained = refit(model, np.asarray(tokens[rows]))
