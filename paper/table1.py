@@ -5,8 +5,8 @@
     python paper/table1.py
 
 A model is taken from its run folder below RUNS, else from the box. What is measured is kept in results/MODEL.json, and
-measured again only if the weights, the data set or the options have changed; without DATA nothing is measured, and
-RESULTS.md is written anew from what is kept.
+measured again only if the weights, the data set or the options have changed (the samples alone, if only the prior has);
+without DATA nothing is measured, and RESULTS.md is written anew from what is kept.
 """
 
 import argparse
@@ -37,16 +37,34 @@ from musicvae.music.dataset import Dataset
 
 ALL = (*MODELS, "melody-90")
 WAYS = ("sampled", "greedy_mu")  # of which the kinds of errors are counted
+DRAWN = ("prior", "rounds", "samples")  # of a stamp: what samples alone hang on
 HERE = Path(__file__).parent
 
 
-def measure(composer: Composer, dataset: Dataset, windows: int | None, samples: int, seed: int) -> dict[str, Any]:
-    """Reconstruction of the test windows, the kinds of errors, and samples beside them. ValueError without windows."""
-    kinds, tokens = KINDS[composer.representation.name], dataset.tokens("test")
+def measure(
+    composer: Composer,
+    dataset: Dataset,
+    windows: int | None,
+    samples: int,
+    seed: int,
+    known: dict[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Reconstruction of the test windows, the kinds of errors, and samples beside them. ValueError without windows.
+
+    `known` holds the first two, where they were measured before with the same weights.
+    """
+    tokens = dataset.tokens("test")
     if not len(tokens):
         raise ValueError(f"{dataset.folder}: no test windows (too few songs). Build from more music")
     chosen = draw_windows(len(tokens), windows, seed)
     tokens, groups = np.asarray(tokens[chosen]), dataset.rows("test", ["group"])["group"].to_numpy()[chosen]
+    found = known or reconstruction(composer, tokens, groups, seed)
+    return {**found, "quality": quality(composer, dataset, tokens, samples, seed)}
+
+
+def reconstruction(composer: Composer, tokens: np.ndarray, groups: np.ndarray, seed: int) -> dict[str, Any]:
+    """Windows (N, T, streams) of groups (N,), and what the model makes of them."""
+    kinds = KINDS[composer.representation.name]
     written: dict[str, list[np.ndarray]] = {way: [] for way in WAYS}
 
     def keep(arrays: dict[str, np.ndarray]) -> None:
@@ -59,7 +77,7 @@ def measure(composer: Composer, dataset: Dataset, windows: int | None, samples: 
         way: measure_errors(np.concatenate(parts), tokens, groups, kinds, lowest, seed)
         for way, parts in written.items()
     }
-    return {"reconstruction": report, "errors": errors, "quality": quality(composer, dataset, tokens, samples, seed)}
+    return {"reconstruction": report, "errors": errors}
 
 
 def quality(composer: Composer, dataset: Dataset, tokens: np.ndarray, samples: int, seed: int) -> dict[str, Any]:
@@ -70,6 +88,9 @@ def quality(composer: Composer, dataset: Dataset, tokens: np.ndarray, samples: i
     seen = np.asarray(training[played[draw_windows(len(played), samples, seed)]])
     z = composer.draw(samples, seed)
     made = {f"temperature {t:g}": composer.decode_tokens(z, t, seed + 1) for t in TEMPERATURES}
+    if composer.config.rounds:
+        z, t = composer.draw(samples, seed, rounds=0), TEMPERATURES[0]
+        made[f"temperature {t:g}, no round"] = composer.decode_tokens(z, t, seed + 1)
     found = {name: measure_quality(windows, tokens, kinds, training, seed) for name, windows in made.items()}
     real = {
         "test windows": measure_quality(some, tokens, kinds, training, seed),
@@ -97,6 +118,7 @@ def describe(composer: Composer, folder: Path, dataset: Dataset) -> dict[str, An
         "bars": composer.bars,
         "flat": config.model.bars == 1,
         "parameters": sum(p.numel() for p in composer.model.parameters()),
+        "rounds": config.rounds,
         "training": config.training,
         "trained": config.trained,
         "data": {"splits": report["splits"], "folders": report["folders"]},
@@ -125,11 +147,21 @@ def curve(metrics: Path) -> list[dict[str, float]]:
     return [{key: line[key] for key in keys} for line in lines if line["kind"] == "validation"]
 
 
-def stamp(folder: Path, dataset: Dataset, options: dict[str, Any]) -> dict[str, Any]:
+def stamp(composer: Composer, folder: Path, dataset: Dataset, options: dict[str, Any]) -> dict[str, Any]:
     """What a measurement hangs on: if it is the same, so are the figures."""
-    files = [folder / name for name in (WEIGHTS, PRIOR) if (folder / name).is_file()]
-    digest = hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
-    return {"weights": digest, "test_windows": dataset.report["splits"]["test"]["windows"], **options}
+    weights, prior = (
+        hashlib.sha256((folder / name).read_bytes()).hexdigest() if (folder / name).is_file() else None
+        for name in (WEIGHTS, PRIOR)
+    )
+    drawn = {"prior": prior, "rounds": composer.config.rounds}
+    return {"weights": weights, **drawn, "test_windows": dataset.report["splits"]["test"]["windows"], **options}
+
+
+def measured_before(found: dict[str, Any], mark: dict[str, Any]) -> dict[str, Any] | None:
+    """What does not hang on how samples are drawn, if it was measured with these weights and options."""
+    rest = {key: value for key, value in mark.items() if key not in DRAWN}
+    same = rest == {key: value for key, value in found.get("stamp", {}).items() if key not in DRAWN}
+    return {key: found[key] for key in ("reconstruction", "errors")} if same else None
 
 
 def find(name: str, runs: Path | None) -> Path | None:
@@ -164,12 +196,14 @@ def main(arguments: list[str] | None = None) -> None:
             continue
         composer = load(folder, given.device)
         dataset = fitting_dataset(composer, given.data / recipe_of(composer.representation.name, composer.bars))
-        mark = stamp(folder, dataset, options)
-        if kept.exists() and json.loads(kept.read_text())["stamp"] == mark:
+        mark = stamp(composer, folder, dataset, options)
+        before = json.loads(kept.read_text()) if kept.exists() else {}
+        if before.get("stamp") == mark:
             print(f"{name}: measured before")
         else:
-            print(f"{name}: measuring {folder}", flush=True)
-            found = measure(composer, dataset, given.windows, given.samples, given.seed)
+            known = measured_before(before, mark)
+            print(f"{name}: measuring {'samples of ' if known else ''}{folder}", flush=True)
+            found = measure(composer, dataset, given.windows, given.samples, given.seed, known)
             kept.parent.mkdir(parents=True, exist_ok=True)
             with replacing(kept) as temporary:
                 about = {"stamp": mark, **describe(composer, folder, dataset)}

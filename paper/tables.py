@@ -140,6 +140,8 @@ def the_models(models: dict[str, Any]) -> list[str]:
         time = f"{trained['seconds'] / 60:.0f} min" if "seconds" in trained else "-"
         time += before(trained.get("from")) + (", then whitened" if "whitened" in trained else "")
         time += ", with a prior of its own" if "prior" in trained else ""
+        rounds = model.get("rounds")
+        time += f", {rounds} round{'s' * (rounds > 1)} of pseudo-Gibbs sampling for samples" if rounds else ""
         kind = "flat" if model["flat"] else "hierarchical"
         settings = [str(training.get(key, "-")) for key in ("free_bits", "beta")]
         rows.append(
@@ -265,18 +267,19 @@ def distances(models: dict[str, Any]) -> list[str]:
     note = (
         "Overlap: of the two histograms, 1 if they are the same. Distance: Wasserstein, in the figure's unit. The "
         "training windows, of composed and played music only, show how far real music is from the test windows. "
-        "Samples go through the model's own prior where it has one (see the models above), else they come from N(0, I)."
+        "Samples go through the model's own prior where it has one (see the models above), or else come from N(0, I). "
+        "No round: as they would be without the rounds of pseudo-Gibbs sampling that the model has after that."
     )
     return [note, *parts]
 
 
 def repetition(models: dict[str, Any]) -> list[str]:
-    sets = ("test windows", "temperature 0.5", "temperature 1")
+    sets = ("test windows", "temperature 0.5", "temperature 0.5, no round", "temperature 1")
     rows = [["model, stream", "windows", *(f"lag {lag}" for lag in (1, 2, 4, 8)), "another window", "equal at lag 1"]]
     for name, model in models.items():
         for i, stream in enumerate(model["quality"]["test windows"]["streams"]):
             several = len(model["quality"]["test windows"]["streams"]) > 1
-            for s in sets:
+            for s in (s for s in sets if s in model["quality"]):
                 lags = model["quality"][s]["streams"][i]["repetition"]
                 cells = [number(lags[lag]["similarity"]) if lag in lags else "" for lag in ("1", "2", "4", "8")]
                 label = f"{name}, {stream['name']}" if several else name

@@ -1,5 +1,6 @@
 """The flow behind a model's prior: invertible, its determinant that of the chain rule, and like what it learnt."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from musicvae.model.checkpoint import RunConfig, save_run
 from musicvae.model.prior import PRIOR, Cloud, Flow, fit, load_prior, save_prior
 from musicvae.model.vae import ModelConfig, MusicVAE
 from musicvae.model.vectors import ATTRIBUTES, save_vectors
+from musicvae.music.representation import representation
 
 torch.set_num_threads(1)
 
@@ -174,3 +176,30 @@ def test_a_model_saved_over_another_leaves_nothing_of_it(tmp_path: Path):
     (tmp_path / "project" / "README.md").write_text("mine")
     load(tmp_path / "b").save_pretrained(tmp_path / "project")
     assert (tmp_path / "project" / "README.md").read_text() == "mine", "no model was there, so it is nobody's card"
+
+
+def test_a_round_is_what_a_vector_says_encoded_again(tmp_path: Path):
+    config = ModelConfig((130,), 32, latent_size=4, encoder_units=4, encoder_layers=1, decoder_units=4)
+    settings = RunConfig(name="tiny", representation="melody", model=config)
+    plain = Composer(MusicVAE(config).eval(), settings, representation("melody"))
+    z = plain.draw(5, seed=2)
+    assert np.array_equal(plain.draw(5, seed=2, rounds=0), z), "none, where the settings say nothing"
+    again = plain.draw(400, seed=2, rounds=1)
+    assert np.allclose(again[:5], plain.draw(5, seed=2, rounds=1), atol=1e-5)
+    assert not np.allclose(again, plain.draw(400, seed=3, rounds=1), atol=0.1)
+    assert not np.allclose(plain.draw(5, seed=2, rounds=2), again[:5], atol=0.1)
+    mean, q = again.mean(0), plain.encode_tokens(plain.decode_tokens(plain.draw(400, seed=9), 0.5, 9))
+    spread = np.sqrt((q.mu.var(0) + (q.sigma**2).mean(0)) / 400)
+    assert (np.abs(mean - q.mu.mean(0)) < 6 * spread).all(), "of the posteriors of what the model writes"
+    often = replace(plain, config=replace(settings, rounds=1))
+    assert np.array_equal(often.draw(5, seed=2), plain.draw(5, seed=2, rounds=1)), "as often as the settings say"
+    assert [s.to_bytes() for s in often.sample(2, seed=2)] == [
+        s.to_bytes() for s in often.decode(often.draw(2, 2), seed=2)
+    ]
+    for wrong in (-1, 101):
+        with pytest.raises(ValueError, match=f"{wrong} rounds; it must be from 0"):
+            plain.draw(1, rounds=wrong)
+    blind = replace(plain, config=replace(settings, trained={"encodes": False}))
+    assert len(blind.draw(2)) == 2
+    with pytest.raises(ValueError, match="cannot encode"):
+        blind.draw(2, rounds=1)

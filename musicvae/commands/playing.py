@@ -38,11 +38,18 @@ def sample(
     temperature: Temperature = 0.5,
     seed: Seed = 0,
     tempo: Annotated[float, arg(help="Beats a minute.")] = 120.0,
+    rounds: Annotated[
+        int | None,
+        arg(
+            help="How often each vector is decoded and encoded again before it is played: more makes music more usual, "
+            "and at last monotonous. By default as often as suits the model."
+        ),
+    ] = None,
     device: Device = "cpu",
 ) -> None:
     """Write new music: MIDI files of one window each, from vectors drawn at random."""
     composer = load(model, device)
-    songs = composer.sample(number, temperature, seed, tempo)
+    songs = composer.sample(number, temperature, seed, tempo, rounds)
     write(
         {f"{label(composer)}-seed{seed}-{i:0{len(str(number))}d}": song for i, song in enumerate(songs, 1)},
         output,
