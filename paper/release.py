@@ -142,9 +142,9 @@ def after(trained: dict[str, Any], size: int) -> list[str]:
 
 def sampled(rounds: int) -> list[str]:
     """What is done to z after it is drawn from the prior."""
-    times = "once" if rounds == 1 else f"{rounds} times"
-    words = f"A vector that is drawn is decoded at temperature 0.5 and encoded again, {times}, before it is played"
-    return ["", f"{words} (pseudo-Gibbs sampling)."] if rounds else []
+    times = {1: "once", 2: "twice"}.get(rounds, f"{rounds} times")
+    words = f"Before a vector that is drawn is played, it is decoded at temperature 0.5 and encoded again, {times}"
+    return ["", words, "(pseudo-Gibbs sampling)."] if rounds else []
 
 
 def _reconstruction(report: dict[str, Any]) -> list[str]:
