@@ -300,6 +300,26 @@ def test_what_was_measured_is_not_measured_again_unless_something_changed(result
     assert kept.stat().st_mtime_ns != before
 
 
+def test_another_way_to_draw_samples_leaves_the_reconstruction_as_it_was_measured(results: Path, capsys):
+    kept = results / "results" / "melody-2.json"
+    measure(results)
+    before, settings = json.loads(kept.read_text()), results / "runs" / "melody-2" / "config.json"
+    plain = settings.read_text()
+    settings.write_text(plain.replace('"rounds": 0', '"rounds": 1'))
+    capsys.readouterr()
+    measure(results)
+    assert "melody-2: measuring samples of" in capsys.readouterr().out
+    after = json.loads(kept.read_text())
+    assert after["reconstruction"] == before["reconstruction"] and after["errors"] == before["errors"]
+    assert after["quality"]["temperature 0.5, no round"] == before["quality"]["temperature 0.5"]
+    assert after["quality"]["temperature 0.5"] != before["quality"]["temperature 0.5"]
+    page = (results / "RESULTS.md").read_text()
+    assert ", 1 round of pseudo-Gibbs sampling" in page and "| temperature 0.5, no round |" in page
+    settings.write_text(plain)
+    measure(results)
+    assert json.loads(kept.read_text()) == before
+
+
 def test_nothing_trained_is_a_page_of_the_papers_figures(tmp_path: Path):
     tables.write_results(tmp_path, tmp_path / "RESULTS.md")
     assert (tmp_path / "RESULTS.md").read_text().count("not trained") == 2 * 2 + 5 * 4

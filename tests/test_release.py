@@ -179,6 +179,22 @@ def test_a_card_tells_terms_lessons_and_figures(data: Dataset, tmp_path: Path, m
     assert kept == round(figures["reconstruction"]["streams"][0]["sampled"]["accuracy"]["value"], 4)
 
 
+def test_a_release_of_the_same_weights_measures_their_samples_alone(data: Dataset, tmp_path: Path) -> None:
+    run, target = tmp_path / "run", tmp_path / "box" / "melody-2"
+    two_bars(tmp_path / "two", "melody", 130, source="nothing")
+    train_preset("melody-2", data.folder, run, steps=2, settings=["training.batch_size=4"], start=tmp_path / "two")
+    release.release(run, data.folder, "Terms", target, windows=20)
+    figures = json.loads((target / "evaluation.json").read_text())
+    figures["reconstruction"]["kl_bits"] = 7.0  # as if it had been measured so
+    (target / "evaluation.json").write_text(json.dumps(figures))
+    release.release(run, data.folder, "Terms", target, windows=20, rounds=2)
+    again = json.loads((target / "evaluation.json").read_text())
+    assert again["reconstruction"] == figures["reconstruction"] and again["statistics"] != figures["statistics"]
+    assert load(target).config.rounds == 2 and "encoded again, twice" in (target / "README.md").read_text()
+    release.release(run, data.folder, "Terms", target, windows=19, rounds=2)
+    assert json.loads((target / "evaluation.json").read_text())["reconstruction"]["kl_bits"] != 7.0, "other windows"
+
+
 def test_the_recipe_of_the_box_takes_only_what_it_made_before() -> None:
     steps = box.recipe(Path("data"), Path("runs"))
     there = {f"data/{name}" for name in ("melody-90", "melody-16", "drums-2", "drums-16", "trio-16")}
