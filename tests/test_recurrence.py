@@ -45,8 +45,10 @@ def test_in_double_output_and_gradients_are_those_of_the_model(kind: str, layers
     model = build(kind, layers).train()
     tokens, noise = batch(model)
     unheard = torch.rand(tokens.shape[:2], generator=torch.Generator().manual_seed(3)) < 0.3
-    plain = model(tokens, noise, unheard)
-    ours = Recurrent(model, torch.float64).forward(tokens, noise, unheard)
+    heard = tokens.flip(0)  # other windows
+    plain = model(tokens, noise, unheard, heard)
+    ours = Recurrent(model, torch.float64).forward(tokens, noise, unheard, heard)
+    assert not torch.equal(plain.logits[0], model(tokens, noise, unheard).logits[0])
     for one, two in zip(values(plain), values(ours)):
         torch.testing.assert_close(two, one, rtol=0, atol=1e-12)
     wanted, found = gradients(model, plain, tokens), gradients(model, ours, tokens)

@@ -16,9 +16,9 @@ import pytest
 import torch
 
 from musicvae.model.checkpoint import load_config, load_run
-from musicvae.model.objective import TrainingConfig
-from musicvae.model.training import Feed, TrainingResult, train
-from musicvae.model.vae import ModelConfig, MusicVAE
+from musicvae.model.objective import TrainingConfig, kl_weight, objective, own_share
+from musicvae.model.training import Feed, Trainer, TrainingResult, train
+from musicvae.model.vae import ModelConfig, MusicVAE, draw
 
 torch.set_num_threads(1)  # models this small are slower on two
 
@@ -92,6 +92,43 @@ def test_a_window_is_augmented_anew_at_each_visit() -> None:
     visits = [feed.batch(step) for step in range(4)]
     assert not any(visits[i].equal(visits[j]) for i in range(4) for j in range(i))
     assert visits[0].unique().tolist() == [0, 1, 2]
+
+
+def test_scheduled_sampling_hears_in_place_of_some_tokens_what_the_decoder_would_write() -> None:
+    model = MusicVAE(replace(MODEL, vocab_sizes=(20, 5)))
+    trainer = Trainer(model, replace(CONFIG, precision="fp32"), torch.device("cpu"))
+    tokens, noise = torch.from_numpy(windows(8, model.config).astype(np.int64)), torch.randn(8, 8)
+    uniforms, unheard = torch.rand(tokens.shape), torch.rand(tokens.shape[:2]) < 0.3
+    chosen = torch.rand(tokens.shape[:2]) < 0.5
+    own = torch.where(chosen.unsqueeze(-1), uniforms, -1.0)
+    heard = trainer.half_own(tokens, noise, unheard, own)
+    logits = model(tokens, noise, unheard).logits
+    columns = [draw(part.flatten(0, 1), uniforms[..., i].flatten(), 1.0) for i, part in enumerate(logits)]
+    written = torch.stack(columns, -1).view_as(tokens)
+    assert heard.equal(torch.where(chosen.unsqueeze(-1), written, tokens)) and not heard.equal(tokens)
+    loss = trainer.measure(tokens, noise, unheard, own).loss
+    taught = objective(model(tokens, noise, unheard, heard), tokens, kl_weight(CONFIG, 0), CONFIG.free_bits).loss
+    assert loss.item() == pytest.approx(taught.item()), "the truth is still what is wanted"
+    plain = trainer.measure(tokens, noise, unheard)
+    assert trainer.measure(tokens, noise, unheard, torch.full_like(own, -1)).loss == plain.loss != loss
+
+
+def test_scheduled_sampling_rises_from_none_and_follows_from_the_step() -> None:
+    config = replace(CONFIG, steps=10, scheduled_sampling=0.8)
+    assert [own_share(config, step) for step in (0, 5, 10)] == [0, 0.4, 0.8]
+    trained = []
+    for sampling in (0.8, 0.8, 0.0):
+        torch.manual_seed(1)
+        trainer = Trainer(MusicVAE(MODEL), replace(config, scheduled_sampling=sampling), torch.device("cpu"))
+        weights = []
+        for step in range(3):
+            trainer.update(torch.from_numpy(windows(16, seed=step).astype(np.int64)))
+            weights.append(torch.cat([w.detach().flatten() for w in trainer.model.parameters()]))
+        trained.append(weights)
+    assert all(one.equal(two) for one, two in zip(*trained[:2])), "the same seed, the same steps"
+    assert trained[0][0].equal(trained[2][0]) and not trained[0][2].equal(trained[2][2])
+    with pytest.raises(ValueError, match=r"scheduled_sampling is 1\.5; must be a share"):
+        TrainingConfig(scheduled_sampling=1.5)
 
 
 # --- resuming --------------------------------------------------------------------------------------------------

@@ -30,6 +30,7 @@ class TrainingConfig:
     beta_until: float = 0.5  # share of the steps
     free_bits: float = 48.0  # a window may carry so many bits in z free of charge
     token_dropout: float = 0.0  # share of the steps that the decoder does not hear, at first; falls to 0 in the end
+    scheduled_sampling: float = 0.0  # share of the steps that the decoder hears as it would write them, in the end
     clip_norm: float = 1.0  # longest gradient, over all weights together
     seed: int = 0
     precision: str = "auto"  # fp32; bf16; auto: bf16 where the machine is fast at it
@@ -48,8 +49,9 @@ class TrainingConfig:
                 raise ValueError(f"{name} is {getattr(self, name)!r}; must not be negative")
         if self.seed >= 2**63:
             raise ValueError(f"seed is {self.seed}; must be below 2^63")
-        if not 0 <= self.token_dropout <= 1:
-            raise ValueError(f"token_dropout is {self.token_dropout!r}; must be a share from 0 to 1")
+        for name in ("token_dropout", "scheduled_sampling"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} is {getattr(self, name)!r}; must be a share from 0 to 1")
         if not 0 <= self.beta_from <= self.beta_until <= 1 or not 0 <= self.warmup <= 1:
             raise ValueError("warmup, beta_from and beta_until are shares of the steps, from 0 to 1, in this order")
         choices = {
@@ -114,3 +116,8 @@ def kl_weight(config: TrainingConfig, step: int) -> float:
 def dropout(config: TrainingConfig, step: int) -> float:
     """Share of the steps that the decoder does not hear after `step` updates (Bowman et al. 2016, section 3.1)."""
     return config.token_dropout * (1 - step / config.steps)
+
+
+def own_share(config: TrainingConfig, step: int) -> float:
+    """Share of the steps that the decoder hears as it would write them after `step` updates (Bengio et al. 2015)."""
+    return config.scheduled_sampling * step / config.steps

@@ -24,10 +24,13 @@ class Recurrent:
     def __init__(self, model: MusicVAE, dtype: torch.dtype = torch.float32):
         self.model, self.dtype = model, dtype
 
-    def forward(self, tokens: Tensor, noise: Tensor, unheard: Tensor | None = None) -> Output:
+    def forward(
+        self, tokens: Tensor, noise: Tensor, unheard: Tensor | None = None, heard: Tensor | None = None
+    ) -> Output:
         """tokens (B, T, streams), noise (B, Z) -> the output of `MusicVAE.forward`, but for rounding; same errors."""
         posterior = self.encode(tokens)
-        return Output(posterior, self.predict_steps(tokens, posterior.mean + posterior.stddev * noise, unheard))
+        z = posterior.mean + posterior.stddev * noise
+        return Output(posterior, self.predict_steps(tokens if heard is None else heard, z, unheard))
 
     def encode(self, tokens: Tensor) -> Normal:
         """tokens (B, T, streams) -> q(z|x), as `MusicVAE.encode`."""

@@ -18,10 +18,18 @@ from torch import Tensor, nn
 
 from musicvae.files import locked, replacing
 from musicvae.model.checkpoint import RunConfig, find_device, save_run
-from musicvae.model.objective import Objective, TrainingConfig, dropout, kl_weight, learning_rate, objective
+from musicvae.model.objective import (
+    Objective,
+    TrainingConfig,
+    dropout,
+    kl_weight,
+    learning_rate,
+    objective,
+    own_share,
+)
 from musicvae.model.recurrence import Recurrent
 from musicvae.model.run_folder import LOCK, STATE, STATE_FORMAT, Clock, Interrupts, Metrics, load_state, saved_steps
-from musicvae.model.vae import ModelConfig, MusicVAE, Output
+from musicvae.model.vae import ModelConfig, MusicVAE, Output, draw
 
 ROWS_PAY = 512  # tokens of all streams together from which on, on a CPU, rows are faster than nn.LSTM's products,
 ROWS_BATCH = 16  # if a batch has so many windows
@@ -101,7 +109,11 @@ class Trainer:
         share, unheard = dropout(self.config, self.step), None
         if share:
             unheard = draw_uniform(tokens.shape[:2], self.config.seed, 4, self.step) < share
-        result = self.measure(tokens, noise, unheard)
+        share, own = own_share(self.config, self.step), None
+        if share:
+            uniforms = draw_uniform((2, *tokens.shape), self.config.seed, 5, self.step)
+            own = self.moved(torch.where(uniforms[0, ..., :1] < share, uniforms[1], -1.0))
+        result = self.measure(tokens, noise, unheard, own)
         self.optimizer.zero_grad(set_to_none=True)
         result.loss.backward()
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip_norm or math.inf)
@@ -112,13 +124,27 @@ class Trainer:
         self.tally += torch.cat([sums(result), norm.detach().reshape(1)])
         self.updating = False
 
-    def measure(self, tokens: Tensor, noise: Tensor, unheard: Tensor | None = None) -> Objective:
-        """The objective of tokens (B, T, streams) with noise (B, Z) and unheard (B, T), at the beta of this step."""
+    def measure(
+        self, tokens: Tensor, noise: Tensor, unheard: Tensor | None = None, own: Tensor | None = None
+    ) -> Objective:
+        """The objective of tokens (B, T, streams) with noise (B, Z) and unheard (B, T), at the beta of this step.
+
+        Where `own` (B, T, streams) is not negative, the decoder hears in place of the true token the one that this
+        uniform number draws from what it predicts there: scheduled sampling in two passes, the first without gradient.
+        """
         tokens, noise = self.moved(tokens), self.moved(noise)
         unheard = None if unheard is None else self.moved(unheard)
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.bf16):
-            output = self.forward(tokens, noise, unheard)
+            heard = None if own is None else self.half_own(tokens, noise, unheard, own)
+            output = self.forward(tokens, noise, unheard, heard)
         return objective(output, tokens, kl_weight(self.config, self.step), self.config.free_bits)
+
+    @torch.no_grad()
+    def half_own(self, tokens: Tensor, noise: Tensor, unheard: Tensor | None, own: Tensor) -> Tensor:
+        """tokens (B, T, streams), those where `own` is not negative replaced by what the decoder would write there."""
+        logits, numbers = self.forward(tokens, noise, unheard).logits, own.clamp(min=0).flatten(0, 1)
+        written = [draw(part.flatten(0, 1), u, 1.0) for part, u in zip(logits, numbers.unbind(-1))]
+        return torch.where(own < 0, tokens, torch.stack(written, -1).view_as(tokens))
 
     def moved(self, tensor: Tensor) -> Tensor:
         """On the device; on an accelerator nothing waits until it is there."""

@@ -120,15 +120,23 @@ class MusicVAE(nn.Module):
 
     # --- the core: the lines that a reader of the paper should recognise -----------------------------------
 
-    def forward(self, tokens: Tensor, noise: Tensor | None = None, unheard: Tensor | None = None) -> Output:
+    def forward(
+        self,
+        tokens: Tensor,
+        noise: Tensor | None = None,
+        unheard: Tensor | None = None,
+        heard: Tensor | None = None,
+    ) -> Output:
         """The training pass: encode, draw z, and predict every step from the true steps before it.
 
         noise (B, Z) is the standard normal draw behind z; by default from torch's global generator. The decoder hears
-        a zero vector in place of the steps that are True in unheard (B, T), by default none.
+        a zero vector in place of the steps that are True in unheard (B, T), by default none; `heard`, of the shape of
+        tokens, is what it hears in their place.
         """
         posterior = self.encode(tokens)
         noise = torch.randn_like(posterior.mean) if noise is None else noise
-        return Output(posterior, self.predict_steps(tokens, posterior.mean + posterior.stddev * noise, unheard))
+        z = posterior.mean + posterior.stddev * noise
+        return Output(posterior, self.predict_steps(tokens if heard is None else heard, z, unheard))
 
     def encode(self, tokens: Tensor) -> Normal:
         """tokens (B, T, streams) -> q(z|x), equations 6 and 7."""
