@@ -14,8 +14,9 @@ from musicvae.box import find_model
 from musicvae.files import replacing
 from musicvae.hub import REPORT, fetch, is_hub_name
 from musicvae.model import latent
+from musicvae.model.bar_prior import BarPrior
 from musicvae.model.checkpoint import WEIGHTS, RunConfig, load_run, save_run
-from musicvae.model.prior import PRIOR, Flow, load_prior
+from musicvae.model.prior import PRIOR, Prior, load_prior
 from musicvae.model.sampling import FastDecoder
 from musicvae.model.vae import MusicVAE, draw_prior, draw_uniforms
 from musicvae.model.vectors import ATTRIBUTES, load_vectors
@@ -120,10 +121,11 @@ class Composer:
         return self.decode(self.draw(n, seed, rounds), temperature, seed, tempo)
 
     @cached_property
-    def prior(self) -> Flow | None:
+    def prior(self) -> Prior | None:
         """What turns N(0, I) into the prior, if the model has it; see `model/prior.py`. ValueError for a broken one."""
-        path = self.folder / PRIOR if self.folder else None
-        return load_prior(path, self.latent_size) if path and os.path.lexists(path) else None
+        path, sizes = self.folder / PRIOR if self.folder else None, self.model.config
+        summary = sizes.condition_size if sizes.encoder_bars > 1 else 0
+        return load_prior(path, sizes.latent_size, summary) if path and os.path.lexists(path) else None
 
     def draw(self, n: int = 1, seed: int = 0, rounds: int | None = None) -> np.ndarray:
         """z (n, Z) from the model's prior: its own, or N(0, I). Row i is the same whatever n.
@@ -145,11 +147,21 @@ class Composer:
 
     def _drawn(self, n: int, seed: int) -> np.ndarray:
         """z (n, Z) from the prior, before any round."""
-        noise = draw_prior(_checked_number(n), self.latent_size, _checked_seed(seed))
+        sizes, spread = self.model.config, self.config.spread
+        if not 0 <= spread < float("inf"):
+            raise ValueError(f"the settings of {self.name} say a spread of {spread:g}; it must be 0 or more")
+        count = sizes.encoder_bars * sizes.condition_size if isinstance(self.prior, BarPrior) else 0
+        noise = draw_prior(_checked_number(n), count + self.latent_size, _checked_seed(seed))
         if self.prior is None:
-            return noise.numpy()
+            return (spread * noise).numpy()
         with torch.inference_mode():
-            z = self.prior.inverse(noise.double()).float().numpy()
+            if isinstance(self.prior, BarPrior):
+                of_bars, noise = noise.split([count, self.latent_size], dim=1)
+                summaries = self.prior.inverse(spread * of_bars.double().unflatten(1, (sizes.encoder_bars, -1)))
+                q = self.model.posterior_of_bars(summaries.float().to(self._device))
+                z = (q.mean.cpu() + q.stddev.cpu() * noise).numpy()
+            else:
+                z = self.prior.inverse(spread * noise.double()).float().numpy()
         if not (np.abs(z) <= FARTHEST).all():
             raise ValueError(
                 f"{self.folder}/{PRIOR} draws vectors beyond {FARTHEST:g}, so it is damaged. Copy it again, or delete "

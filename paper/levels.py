@@ -27,7 +27,7 @@ from musicvae.model.checkpoint import load_run
 from musicvae.model.objective import TrainingConfig, dropout, kl_from_prior
 from musicvae.model.recurrence import Recurrent
 from musicvae.model.training import Feed, draw_noise, draw_uniform, faster, wants_bf16
-from musicvae.model.vae import ModelConfig, MusicVAE, last_states
+from musicvae.model.vae import ModelConfig, MusicVAE
 from musicvae.music.dataset import Dataset
 from musicvae.train import keep_memory
 
@@ -58,7 +58,7 @@ def windows_loss(
     model: MusicVAE, summaries: Tensor, noise: Tensor, free_bits: float = FREE_BITS
 ) -> tuple[Tensor, dict[str, float]]:
     """summaries (B, U, C), noise (B, Z): equation 4 with summaries in the place of music, mean over windows."""
-    posterior = model.normal(last_states(model.reader, summaries))
+    posterior = model.posterior_of_bars(summaries)
     wrong = model.conduct(posterior.mean + posterior.stddev * noise).float() - summaries
     kl = kl_from_prior(posterior)
     spread = (summaries - summaries.mean((0, 1))).square().sum()

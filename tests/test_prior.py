@@ -1,4 +1,4 @@
-"""The flow behind a model's prior: invertible, its determinant that of the chain rule, and like what it learnt."""
+"""The flow behind a model's prior, of z or of bars: invertible, with the determinant of the chain rule, learning."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -8,9 +8,11 @@ import pytest
 import torch
 
 from musicvae.composer import Composer, load
+from musicvae.model.bar_prior import LAGS, BarPrior
 from musicvae.model.checkpoint import RunConfig, save_run
-from musicvae.model.prior import PRIOR, Cloud, Flow, fit, load_prior, save_prior
-from musicvae.model.vae import ModelConfig, MusicVAE
+from musicvae.model.flow import Flow
+from musicvae.model.prior import PRIOR, Cloud, Summaries, fit, load_prior, save_prior
+from musicvae.model.vae import ModelConfig, MusicVAE, draw_prior
 from musicvae.model.vectors import ATTRIBUTES, save_vectors
 from musicvae.music.representation import representation
 
@@ -55,20 +57,20 @@ def test_it_learns_that_one_number_follows_the_square_of_another():
     mu = torch.stack([x[:, 0], x[:, 0] ** 2 - 1], dim=1)
     cloud = Cloud(mu, torch.full_like(mu, 0.2))
     learnt, apart = (Cloud(*(part[rows] for part in cloud)) for rows in (slice(3600), slice(3600, None)))
-    *_, last = fit(learnt, apart, units=24, layers=4, steps=400, batch_size=256, rate=5e-3)
+    *_, last = fit(Flow(2, units=24, layers=4), learnt, apart, steps=400, batch_size=256, rate=5e-3)
     with torch.no_grad():
-        z = last.flow.inverse(torch.randn(4000, 2))
+        z = last.prior.inverse(torch.randn(4000, 2))
     assert last.held_back > 1 and last.training > 1, "a bit at least: N(0, I) knows nothing of the square"
     assert np.corrcoef(z[:, 0] ** 2, z[:, 1])[0, 1] > 0.8
     assert abs(float(z[:, 0].std()) - 1) < 0.2
     with pytest.raises(ValueError, match="too few to learn"):
-        next(fit(learnt, Cloud(mu[:10], mu[:10].exp()), 4, 2, 5))
+        next(fit(Flow(2, 4, 2), learnt, Cloud(mu[:10], mu[:10].exp()), 5))
 
 
-def test_each_report_has_a_flow_of_its_own_so_that_the_best_can_be_kept():
+def test_each_report_has_a_prior_of_its_own_so_that_the_best_can_be_kept():
     cloud = Cloud(torch.randn(40, 4), torch.ones(40, 4))
-    first, last = fit(cloud, Cloud(cloud.mu + 3, cloud.sigma), units=8, layers=2, steps=20, every=10)
-    before, after = (torch.cat([p.flatten() for p in found.flow.parameters()]) for found in (first, last))
+    first, last = fit(Flow(4, 8, 2), cloud, Cloud(cloud.mu + 3, cloud.sigma), steps=20, every=10)
+    before, after = (torch.cat([p.flatten() for p in found.prior.parameters()]) for found in (first, last))
     assert (first.step, last.step) == (10, 20) and not torch.equal(before, after)
 
 
@@ -203,3 +205,101 @@ def test_a_round_is_what_a_vector_says_encoded_again(tmp_path: Path):
     assert len(blind.draw(2)) == 2
     with pytest.raises(ValueError, match="cannot encode"):
         blind.draw(2, rounds=1)
+
+
+def shaken_bars(size: int = 4, seed: int = 0) -> BarPrior:
+    """A prior of bars that changes something, in double precision."""
+    torch.manual_seed(seed)
+    prior = BarPrior(size, units=6, layers=2, hidden=5, given=3).double()
+    with torch.no_grad():
+        for parameter in prior.parameters():
+            parameter += 0.3 * torch.randn_like(parameter)
+        prior.mean += torch.randn(size)
+        prior.scale *= torch.rand(size) + 0.5
+    return prior
+
+
+def test_the_bits_of_bars_are_those_of_the_change_of_variables():
+    """log p(s) = log N(noise) - log |ds/dnoise|, and the derivative of a bar after its own noise is all that counts."""
+    prior, bars = shaken_bars(), 10  # longer than the longest of LAGS
+    noise = torch.randn(1, bars, 4, dtype=torch.double)
+    with torch.no_grad():
+        summaries = prior.inverse(noise)
+    whole = torch.autograd.functional.jacobian(prior.inverse, noise).reshape(bars * 4, bars * 4)
+    assert not whole.triu(4).any(), "no bar hears of the bars after it"
+    for lag in LAGS:
+        assert whole[4 * lag : 4 * lag + 4, :4].any(), "and each of those before it"
+    normal = torch.distributions.Normal(prior.mean, prior.scale).log_prob(summaries).sum()
+    ours = torch.distributions.Normal(0, 1).log_prob(noise).sum() - torch.linalg.slogdet(whole)[1]
+    assert float(prior.bits(summaries).detach()) == pytest.approx(float((ours - normal) / np.log(2)), abs=1e-6)
+
+
+def test_a_new_prior_of_bars_draws_numbers_with_their_mean_and_scale():
+    prior = BarPrior(3, 4, 2, 4, 2)
+    prior.mean.copy_(torch.tensor([1.0, 2.0, 3.0]))
+    prior.scale.fill_(0.5)
+    noise = torch.randn(50, 4, 3)
+    with torch.no_grad():
+        summaries = prior.inverse(noise)
+        assert float(prior.bits(summaries)) == pytest.approx(0, abs=1e-4)
+    back = ((summaries - prior.mean) / prior.scale).sort(dim=2).values
+    assert torch.allclose(back, noise.sort(dim=2).values, atol=1e-5)
+
+
+def test_a_prior_of_bars_learns_that_every_fourth_bar_comes_back():
+    torch.manual_seed(1)
+    phrase = torch.randn(600, 4, 6)
+    windows = Summaries(phrase.repeat(1, 4, 1), grain=0.1)
+    learnt, apart = (windows._replace(values=windows.values[rows]) for rows in (slice(500), slice(500, None)))
+    *_, last = fit(BarPrior(6, 24, 2, 24, 24), learnt, apart, steps=300, batch_size=64, rate=1e-2)
+    with torch.no_grad():
+        drawn = last.prior.inverse(torch.randn(200, 16, 6))
+    bars = drawn - drawn.mean((0, 1))
+    alike = {lag: float((bars[:, lag:] * bars[:, :-lag]).mean() / bars.square().mean()) for lag in (1, 2, 4, 8)}
+    assert last.held_back > 50 and alike[4] > 0.8 and alike[8] > 0.6
+    assert abs(alike[1]) < 0.2 and abs(alike[2]) < 0.2
+
+
+def test_a_prior_of_bars_is_kept_and_drawn_from_through_the_reader(tmp_path: Path):
+    sizes = {"latent_size": 5, "encoder_units": 4, "conductor_units": 4, "condition_size": 4, "decoder_units": 4}
+    config = ModelConfig((130,), 64, 4, encoder_bars=4, **sizes)
+    settings = RunConfig(name="tiny", representation="melody", model=config, spread=0.5)
+    save_run(tmp_path, MusicVAE(config), settings)
+    prior = shaken_bars(4)
+    save_prior(tmp_path / PRIOR, prior, half=False)
+    composer = load(tmp_path)
+    z = composer.draw(300, seed=2)
+    assert isinstance(composer.prior, BarPrior) and np.allclose(z[:3], composer.draw(3, seed=2), atol=1e-6)
+    with torch.no_grad():
+        noise = draw_prior(300, 4 * 4 + 5, 2)
+        summaries = prior.inverse(0.5 * noise[:, :16].double().unflatten(1, (4, 4)))
+        q = composer.model.posterior_of_bars(summaries.float())
+        assert np.allclose(z, (q.mean + q.stddev * noise[:, 16:]).numpy(), atol=1e-5)
+    assert len(composer.sample(2, temperature=1, rounds=1)) == 2
+    with pytest.raises(ValueError, match="which the model's encoder does not sum up"):
+        load_prior(tmp_path / PRIOR, 4)
+    with pytest.raises(ValueError, match="it is for 4 numbers, the model has 7"):
+        load_prior(tmp_path / PRIOR, 4, 7)
+    with pytest.raises(ValueError, match="say a spread of -1; it must be 0 or more"):
+        replace(composer, config=replace(settings, spread=-1.0)).draw()
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "why"),
+    [
+        ("to_given.bias", None, "no prior of bars"),
+        ("to_given.bias", torch.zeros(10**6), "is too small for these"),
+        ("memory.bias_hh_l0", torch.zeros(3 * 10**6), "is too small for these"),
+        ("memory.weight_hh_l0", torch.zeros(15, 6), "another shape"),
+        ("mean", torch.full((4,), torch.inf), "not finite"),
+        ("flow.order", None, "no flow"),
+    ],
+)
+def test_a_broken_prior_of_bars_is_named_with_a_way_out(name: str, value, why: str, tmp_path: Path):
+    from safetensors.torch import save_file
+
+    tensors = {k: v.float() if v.is_floating_point() else v for k, v in shaken_bars().state_dict().items()}
+    tensors[name] = value
+    save_file({k: v for k, v in tensors.items() if v is not None}, tmp_path / PRIOR)
+    with pytest.raises(ValueError, match=rf"prior\.safetensors: .*{why}.*delete it to draw from"):
+        load_prior(tmp_path / PRIOR, 8, 4)

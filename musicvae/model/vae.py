@@ -150,9 +150,12 @@ class MusicVAE(nn.Module):
     def posterior(self, summary: Tensor) -> Normal:
         """What the encoder ended with after each of its bars (B * encoder_bars, 2H) -> q(z|x)."""
         if self.config.encoder_bars > 1:
-            summaries = self.to_summary(summary).unflatten(0, (-1, self.config.encoder_bars))  # (B, encoder_bars, C)
-            summary = last_states(self.reader, summaries)
+            return self.posterior_of_bars(self.to_summary(summary).unflatten(0, (-1, self.config.encoder_bars)))
         return self.normal(summary)
+
+    def posterior_of_bars(self, summaries: Tensor) -> Normal:
+        """Summaries of the bars of each window (B, encoder_bars, C) -> q(z|x)."""
+        return self.normal(last_states(self.reader, summaries))
 
     def normal(self, summary: Tensor) -> Normal:
         """summary of the window (B, 2H) -> q(z|x), in the precision of the weights."""
