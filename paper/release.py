@@ -84,7 +84,7 @@ def card(config: Any, figures: dict[str, Any], report: dict[str, Any], sources: 
         f"{settings['learning_rate']:g}, token dropout {settings['token_dropout']:g} at first.",
         *lessons(start),
         *after(trained, config.model.latent_size),
-        *sampled(config.rounds),
+        *sampled(config.spread, config.rounds),
         "",
         "## Reconstruction of the test windows",
         "",
@@ -134,17 +134,26 @@ def after(trained: dict[str, Any], size: int) -> list[str]:
     if "cut_from" in trained:
         lines += [f"Of {trained['cut_from']} numbers it kept the {size} that carry most."]
     if "prior" in trained:
-        steps, bits = trained["prior"]["steps"], trained["prior"]["bits"]
-        lines += [f"Samples go through `prior.safetensors` (`paper/prior.py`, {steps:,} updates): encoded music is"]
-        lines += [f"{bits:g} bits likelier under it than under N(0, I), measured on validation windows."]
+        steps, bits, of_bars = (trained["prior"].get(key) for key in ("steps", "bits", "of_bars"))
+        what = "what the encoder sums up the bars of music in" if of_bars else "encoded music"
+        before = "if all its numbers were normal, each by itself" if of_bars else "under N(0, I)"
+        lines += [
+            f"Samples go through `prior.safetensors` (`paper/prior.py{' --bars' * bool(of_bars)}`, {steps:,} updates):"
+        ]
+        lines += [
+            f"{what} is {bits:,g} bits a window likelier under it than {before}, measured on",
+            "validation windows.",
+        ]
     return ["", *lines] if lines else []
 
 
-def sampled(rounds: int) -> list[str]:
-    """What is done to z after it is drawn from the prior."""
+def sampled(spread: float, rounds: int) -> list[str]:
+    """How vectors are drawn from the prior, and what is done to them then."""
+    lines = [f"They are drawn from noise of deviation {spread:g} in place of 1."] if spread != 1 else []
     times = {1: "once", 2: "twice"}.get(rounds, f"{rounds} times")
     words = f"Before a vector that is drawn is played, it is decoded at temperature 0.5 and encoded again, {times}"
-    return ["", words, "(pseudo-Gibbs sampling)."] if rounds else []
+    lines += [words, "(pseudo-Gibbs sampling)."] if rounds else []
+    return ["", *lines] if lines else []
 
 
 def _reconstruction(report: dict[str, Any]) -> list[str]:

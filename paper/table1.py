@@ -37,7 +37,7 @@ from musicvae.music.dataset import Dataset
 
 ALL = (*MODELS, "melody-90")
 WAYS = ("sampled", "greedy_mu")  # of which the kinds of errors are counted
-DRAWN = ("prior", "rounds", "samples")  # of a stamp: what samples alone hang on
+DRAWN = ("prior", "spread", "rounds", "samples")  # of a stamp: what samples alone hang on
 HERE = Path(__file__).parent
 
 
@@ -118,6 +118,7 @@ def describe(composer: Composer, folder: Path, dataset: Dataset) -> dict[str, An
         "bars": composer.bars,
         "flat": config.model.bars == 1,
         "parameters": sum(p.numel() for p in composer.model.parameters()),
+        "spread": config.spread,
         "rounds": config.rounds,
         "training": config.training,
         "trained": config.trained,
@@ -153,7 +154,7 @@ def stamp(composer: Composer, folder: Path, dataset: Dataset, options: dict[str,
         hashlib.sha256((folder / name).read_bytes()).hexdigest() if (folder / name).is_file() else None
         for name in (WEIGHTS, PRIOR)
     )
-    drawn = {"prior": prior, "rounds": composer.config.rounds}
+    drawn = {"prior": prior, "spread": composer.config.spread, "rounds": composer.config.rounds}
     return {"weights": weights, **drawn, "test_windows": dataset.report["splits"]["test"]["windows"], **options}
 
 

@@ -139,7 +139,9 @@ def the_models(models: dict[str, Any]) -> list[str]:
         seen = f"{steps * batch:,}" if steps and batch else "-"
         time = f"{trained['seconds'] / 60:.0f} min" if "seconds" in trained else "-"
         time += before(trained.get("from")) + (", then whitened" if "whitened" in trained else "")
-        time += ", with a prior of its own" if "prior" in trained else ""
+        of_bars = trained.get("prior", {}).get("of_bars")
+        time += f", with a prior of its {'bars' if of_bars else 'own'}" if "prior" in trained else ""
+        time += f" (noise of {model['spread']:g})" if model.get("spread", 1) != 1 else ""
         rounds = model.get("rounds")
         time += f", {rounds} round{'s' * (rounds > 1)} of pseudo-Gibbs sampling for samples" if rounds else ""
         kind = "flat" if model["flat"] else "hierarchical"

@@ -43,7 +43,8 @@ def test_the_first_page_says_what_was_measured(name: str):
     for key, file in (("weights", WEIGHTS), ("prior", PRIOR)):
         path = PRETRAINED / name / file
         assert kept["stamp"][key] == (hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else None)
-    assert kept["stamp"]["rounds"] == models()[name].rounds
+    config = models()[name]
+    assert (kept["stamp"]["spread"], kept["stamp"]["rounds"]) == (config.spread, config.rounds)
     for stream in kept["reconstruction"]["streams"]:
         for way in ("sampled", "greedy_mu", "teacher_forced", "nothing"):
             assert f"{stream[way]['accuracy']['value']:.3f}" in (root / "README.md").read_text(encoding="utf-8")
