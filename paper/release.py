@@ -24,11 +24,16 @@ SAMPLES, FIGURES = 256, "evaluation.json"
 
 
 def release(
-    run: Path, dataset: Path, sources: str, target: Path, windows: int | None = None, rounds: int | None = None
+    run: Path,
+    dataset: Path,
+    sources: str,
+    target: Path,
+    windows: int | None = None,
+    drawn: dict[str, float | None] | None = None,
 ) -> None:
     composer, before = load(run), weights(target)
     config = replace(composer.config, name=target.name)
-    config = config if rounds is None else replace(config, rounds=rounds)
+    config = replace(config, **{key: value for key, value in (drawn or {}).items() if value is not None})
     replace(composer, config=config).save_pretrained(target, half=True)
     known = measured(target, dataset, windows) if before == weights(target) else None
     figures = evaluate_model(load(target), dataset, windows=windows, samples=SAMPLES, known=known)
@@ -211,8 +216,16 @@ if __name__ == "__main__":
     parser.add_argument("dataset", type=Path)
     parser.add_argument("sources", type=Path, nargs="+", help="what it learned from, as Markdown: parts of the card")
     parser.add_argument("--windows", type=int, help="at most so many test windows, drawn by the seed")
+    parser.add_argument("--spread", type=float, help="of the noise that samples are drawn from; by default the run's")
     parser.add_argument("--rounds", type=int, help="of pseudo-Gibbs sampling after the prior; by default the run's")
     parser.add_argument("--name", required=True, help="of the model in the box")
     given = parser.parse_args()
     text = "\n\n".join(path.read_text(encoding="utf-8").strip() for path in given.sources)
-    release(given.run, given.dataset, text, PRETRAINED / given.name, given.windows, given.rounds)
+    release(
+        given.run,
+        given.dataset,
+        text,
+        PRETRAINED / given.name,
+        given.windows,
+        {"spread": given.spread, "rounds": given.rounds},
+    )
