@@ -6,7 +6,7 @@
 
 TEACHER is the original's `mel_2bar_small_tfjs`, which melody-2 is taught by; the 16-bar models with melodies begin with
 melody-2. What is begun and done is noted in RUNS, and trainings that were stopped go on from their last checkpoint. It
-takes about thirteen hours of one core; `--short 100` takes a hundredth of everything but the priors, to see that it
+takes about fifteen hours of one core; `--short 100` takes a hundredth of everything but the priors, to see that it
 runs.
 
 Weights do not come out bit for bit: some of this was trained with older versions of the code; README.md and comments
@@ -26,6 +26,7 @@ MODELS = ("melody-2", "drums-2", "melody-16", "melody-16-flat", "drums-16", "tri
 PLAYED = ["--corpora", "groove", "freedoom", "easyrpg", "--times", "4"]
 LESSON = {"batch_size": 64, "learning_rate": 7e-4, "beta": 0.1, "beta_schedule": "constant", "token_dropout": 0.2}
 SETTINGS = {"learning_rate": 1e-3, "beta": 0.1, "beta_schedule": "constant", "token_dropout": 0.3}
+AGAIN = {"learning_rate": 4e-4, "beta": 0.1, "beta_schedule": "constant", "scheduled_sampling": 0.5}
 LEAST = 600  # windows
 RESUMED = (
     "teach.py",
@@ -120,7 +121,8 @@ class Recipe:
         taught = self.teach("wake", "melody-2-taught", 2000, asleep, data)  # 1,300 and 700
         first = self.train("melody-90", data, taught, "melody-2-first", 3600, **LESSON, free_bits=100)
         white = self.whiten(first, data, "melody-2-first-white", "--keep", "96")
-        run = self.train("melody-90", data, white, "melody-2", 2500, **LESSON, free_bits=160)
+        second = self.train("melody-90", data, white, "melody-2-second", 2500, **LESSON, free_bits=160)
+        run = self.train("melody-90", data, second, "melody-2", 1350, **AGAIN | {"batch_size": 64}, free_bits=160)
         self.prior(self.whiten(run, data, "melody-2-white"), data, 4000, "--units", "96", "--windows", "50000")
 
     def drums_2(self) -> None:
@@ -129,7 +131,8 @@ class Recipe:
         minutes = f"{50 * 60 // self.short}s"
         self.add("plain/drums-2", ("data/drums-2",), *words, "--max-time", minutes, "--set", "training.free_bits=100")
         mixed = self.train("drums-2", "data/drums-2", "plain/drums-2", "drums-2-mixed", 7000, **SETTINGS, free_bits=100)
-        run = self.train("drums-2", played, mixed, "drums-2", 16_000, **SETTINGS, free_bits=128)
+        played_run = self.train("drums-2", played, mixed, "drums-2-played", 16_000, **SETTINGS, free_bits=128)
+        run = self.train("drums-2", played, played_run, "drums-2", 1000, **AGAIN, free_bits=128)
         white = self.whiten(run, played, "drums-2-white")
         self.prior(white, played, 4000, "--units", "64", "--decay", "0.05", "--windows", "60000")
 
@@ -149,7 +152,8 @@ class Recipe:
         start = self.rounds(bars, data, "melody-16-windows", *rounds, windows=8192)
         run = self.train("melody-16", data, start, "melody-16", 3000, **SETTINGS, free_bits=800)
         white = self.whiten(run, data, "melody-16-white", "--keep", "224")
-        self.prior(white, data, 8000, "--windows", "150000", "--units", "96", "--decay", "0.1")
+        sizes = ("--units", "72", "--layers", "5", "--hidden", "128", "--given", "80", "--decay", "0.02")
+        self.prior(white, data, 7000, "--bars", "--windows", "40000", *sizes)
 
     def melody_16_flat(self) -> None:
         words = ("train.py", str(self.data), str(self.runs), "--only", "melody-16-flat", "--threads", "1")
@@ -159,21 +163,30 @@ class Recipe:
 
     def drums_16(self) -> None:
         played = self.repeat("data/drums-16", "data/drums-16-played", *PLAYED)
-        taken = ("drums-2", "data/drums-2")  # after 7,000 of its updates
+        taken = ("drums-2-played", "data/drums-2")  # after 7,000 of its updates
         source = ("--drums", *map(self.at, taken), "--set", "model.encoder_units=144", "model.conductor_units=160")
         warm = self.add("drums-16-warm", taken, "warm_start.py", "drums-16", self.at("drums-16-warm"), *source)
         bars = self.level("bars", warm, played, "drums-16-bars", 4500, "--batch-size", "12")
         start = self.rounds(bars, played, "drums-16-windows", *[(750, 1000)] * 4, windows=4096)
-        run = self.train("drums-16", played, start, "drums-16", 2400, **SETTINGS, free_bits=1000)
-        white = self.whiten(run, played, "drums-16-white")
-        self.prior(white, played, 2500, "--units", "32", "--layers", "6", "--decay", "0.1", "--windows", "40000")
+        first = self.train("drums-16", played, start, "drums-16-first", 2400, **SETTINGS, free_bits=1000)
+        white = self.whiten(first, played, "drums-16-first-white")
+        refit = ("refit.py", self.at(white), self.at(played), self.at("drums-16-refit"))
+        again = self.add("drums-16-refit", (white, played), *refit)
+        bars = self.level(
+            "bars", again, played, "drums-16-bars-2", 300, "--batch-size", "12", "--learning-rate", "1e-3"
+        )
+        start = self.rounds(bars, played, "drums-16-again", *[(700, 1000)] * 3, windows=4096)
+        run = self.train("drums-16", played, start, "drums-16", 1650, **SETTINGS, free_bits=1000)
+        white = self.whiten(run, played, "drums-16-white", "--windows", "8192")
+        sizes = ("--units", "32", "--layers", "4", "--hidden", "48", "--given", "32", "--decay", "0.05")
+        self.prior(white, played, 3000, "--bars", "--windows", "20000", *sizes)
 
     def trio_16(self) -> None:
         played = ("--corpora", "freedoom", "easyrpg", "--times", "8")
         played = self.repeat("data/trio-16", "data/trio-16-played", *played)
         parts = self.parts("data/trio-16-parts")
         mixed = self.parts("data/trio-16-mixed", "--share", "0.4", "--seed", "1")
-        melody, drums = ("melody-2-first-white", "data/melody-90"), ("drums-2", "data/drums-2")
+        melody, drums = ("melody-2-first-white", "data/melody-90"), ("drums-2-played", "data/drums-2")
         source = ("--melody", *map(self.at, melody), "--drums", *map(self.at, drums))
         sizes = ("--set", "model.encoder_units=160", "model.conductor_units=192")
         words = ("warm_start.py", "trio-16", self.at("trio-16-warm"), *source, *sizes)
@@ -183,7 +196,9 @@ class Recipe:
         rounds = [(1200, 1400), (1500, 1400), (1500, 1200)]
         start = self.rounds(bars, parts, "trio-16-windows", *rounds, windows=4096)
         run = self.train("trio-16", mixed, start, "trio-16", 1700, **SETTINGS, free_bits=1200)
-        self.whiten(run, played, "trio-16-white")
+        white = self.whiten(run, played, "trio-16-white")
+        sizes = ("--units", "40", "--layers", "4", "--hidden", "64", "--given", "40", "--decay", "0.05")
+        self.prior(white, played, 4000, "--bars", "--windows", "24000", *sizes)
 
 
 def recipe(data: Path, runs: Path, teacher: Path = Path("TEACHER"), short: int = 1) -> list[Step]:
