@@ -177,8 +177,7 @@ class Recipe:
         start = self.rounds(bars, played, "drums-16-again", *[(700, 1000)] * 3, windows=4096)
         run = self.train("drums-16", played, start, "drums-16", 1650, **SETTINGS, free_bits=1000)
         white = self.whiten(run, played, "drums-16-white", "--windows", "8192")
-        sizes = ("--units", "32", "--layers", "4", "--hidden", "48", "--given", "32", "--decay", "0.05")
-        self.prior(white, played, 3000, "--bars", "--windows", "20000", *sizes)
+        self.prior(white, played, 2000, "--units", "32", "--layers", "6", "--decay", "0.1", "--windows", "30000")
 
     def trio_16(self) -> None:
         played = ("--corpora", "freedoom", "easyrpg", "--times", "8")
@@ -195,9 +194,7 @@ class Recipe:
         rounds = [(1200, 1400), (1500, 1400), (1500, 1200)]
         start = self.rounds(bars, parts, "trio-16-windows", *rounds, windows=4096)
         run = self.train("trio-16", mixed, start, "trio-16", 1700, **SETTINGS, free_bits=1200)
-        white = self.whiten(run, played, "trio-16-white")
-        sizes = ("--units", "40", "--layers", "4", "--hidden", "64", "--given", "40", "--decay", "0.05")
-        self.prior(white, played, 4000, "--bars", "--windows", "24000", *sizes)
+        self.whiten(run, played, "trio-16-white")
 
 
 def recipe(data: Path, runs: Path, teacher: Path = Path("TEACHER"), short: int = 1) -> list[Step]:
