@@ -60,11 +60,10 @@ class BarPrior(nn.Module):
     def inverse(self, noise: Tensor) -> Tensor:
         """noise (N, U, C) -> summaries (N, U, C), one bar after another."""
         bars: list[Tensor] = []
-        nothing, remembered, state = torch.zeros_like(noise[:, 0]), None, None
+        nothing, remembered = torch.zeros_like(noise[:, 0]), noise.new_zeros(len(noise), self.memory.hidden_size)
+        state = None
         for part in noise.unbind(1):
-            before = [bars[-lag] if lag <= len(bars) else nothing for lag in LAGS]
-            remembered = part.new_zeros(len(part), self.memory.hidden_size) if remembered is None else remembered
-            given = self.conditions(remembered, before)
+            given = self.conditions(remembered, [bars[-lag] if lag <= len(bars) else nothing for lag in LAGS])
             mean, scale = self.normal(given)
             bars.append(self.flow.inverse(mean + part * torch.exp(scale), given))
             heard, state = self.memory(bars[-1].unsqueeze(1), state)
