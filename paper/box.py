@@ -131,7 +131,8 @@ class Recipe:
         minutes = f"{50 * 60 // self.short}s"
         self.add("plain/drums-2", ("data/drums-2",), *words, "--max-time", minutes, "--set", "training.free_bits=100")
         mixed = self.train("drums-2", "data/drums-2", "plain/drums-2", "drums-2-mixed", 7000, **SETTINGS, free_bits=100)
-        run = self.train("drums-2", played, mixed, "drums-2", 16_000, **SETTINGS, free_bits=128)
+        second = self.train("drums-2", played, mixed, "drums-2-played", 16_000, **SETTINGS, free_bits=128)
+        run = self.train("drums-2", played, second, "drums-2", 1000, **AGAIN, free_bits=128)
         white = self.whiten(run, played, "drums-2-white")
         self.prior(white, played, 4000, "--units", "64", "--decay", "0.05", "--windows", "60000")
 
@@ -162,7 +163,7 @@ class Recipe:
 
     def drums_16(self) -> None:
         played = self.repeat("data/drums-16", "data/drums-16-played", *PLAYED)
-        taken = ("drums-2", "data/drums-2")  # after 7,000 of its updates
+        taken = ("drums-2-played", "data/drums-2")  # after 7,000 of its updates
         source = ("--drums", *map(self.at, taken), "--set", "model.encoder_units=144", "model.conductor_units=160")
         warm = self.add("drums-16-warm", taken, "warm_start.py", "drums-16", self.at("drums-16-warm"), *source)
         bars = self.level("bars", warm, played, "drums-16-bars", 4500, "--batch-size", "12")
@@ -184,7 +185,7 @@ class Recipe:
         played = self.repeat("data/trio-16", "data/trio-16-played", *played)
         parts = self.parts("data/trio-16-parts")
         mixed = self.parts("data/trio-16-mixed", "--share", "0.4", "--seed", "1")
-        melody, drums = ("melody-2-first-white", "data/melody-90"), ("drums-2", "data/drums-2")
+        melody, drums = ("melody-2-first-white", "data/melody-90"), ("drums-2-played", "data/drums-2")
         source = ("--melody", *map(self.at, melody), "--drums", *map(self.at, drums))
         sizes = ("--set", "model.encoder_units=160", "model.conductor_units=192")
         words = ("warm_start.py", "trio-16", self.at("trio-16-warm"), *source, *sizes)

@@ -217,7 +217,7 @@ def test_the_recipe_goes_on_where_it_failed(tmp_path: Path, capfd: pytest.Captur
     with pytest.raises(ValueError, match="data/drums-2-played could not be made"):
         box.main([str(data), str(runs), "--only", "drums-2"])
     assert "report.json" in capfd.readouterr().err and not (data / "drums-2-played").exists()
-    for name in ("data-drums-2-played", "plain-drums-2", "drums-2-mixed", "drums-2", "drums-2-white"):
+    for name in ("data-drums-2-played", "plain-drums-2", "drums-2-mixed", "drums-2-played", "drums-2", "drums-2-white"):
         (runs / "done").mkdir(parents=True, exist_ok=True)
         (runs / "done" / name).touch()
     with pytest.raises(ValueError, match=r"drums-2-white/prior.safetensors could not be made"):
