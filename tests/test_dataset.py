@@ -4,6 +4,7 @@ import io
 import json
 import os
 import random
+import shutil
 import tarfile
 import zipfile
 
@@ -159,6 +160,23 @@ def test_a_full_disk_is_told_and_costs_nothing_that_is_done(songs, tmp_path, mon
         build_dataset([songs], MELODY, tmp_path / "data")
     monkeypatch.undo()
     assert build([songs], MELODY, tmp_path / "data").report["windows"]["unique"] == 70 * 7
+
+
+def test_killed_while_it_tidies_up_a_build_is_begun_anew(songs, data, tmp_path, monkeypatch):
+    def killed(folder, ignore_errors=False, remove=shutil.rmtree):
+        if folder == tmp_path / ".out.partial" and folder.exists():
+            next(folder.glob("bucket-*-test.parquet")).unlink()
+            raise KeyboardInterrupt
+        remove(folder, ignore_errors)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "rmtree", killed)
+        with pytest.raises(KeyboardInterrupt):
+            build([songs], MELODY, tmp_path / "out")
+    whole = digests(data.folder, "*.parquet")
+    assert digests(tmp_path / "out", "*.parquet") == whole, "it was done"
+    shutil.rmtree(tmp_path / "out")
+    assert digests(build([songs], MELODY, tmp_path / "out").folder, "*.parquet") == whole
 
 
 @pytest.mark.parametrize("text", ["[]", "5", '{"format": 1}', '{"format": 1, "settings": {"bars": 2, "x": 1}}'])

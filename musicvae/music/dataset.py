@@ -30,6 +30,7 @@ from musicvae.music.workers import run_tasks
 
 FORMAT = 1  # of data sets
 WORK_FORMAT = 4  # of half-done work, which other versions start anew
+PLAN = "plan.json"  # of half-done work
 BYTES_PER_BUCKET = 2 << 20  # of MIDI, which gives some ten times as much in windows
 
 Progress = Callable[[str, int, int], None]  # what is being done, how much of it, of how much
@@ -93,7 +94,7 @@ def _build(
         asdict(settings), names, files, group, split, [json.loads(b.counts.read_text()) for b in buckets]
     )
     if not report["windows"]["unique"]:
-        shutil.rmtree(work)
+        _discard(work)
         raise ValueError(_why_empty(folders, settings, report))
     final = work / "final"
     shutil.rmtree(final, ignore_errors=True)
@@ -102,7 +103,7 @@ def _build(
         _join_parts([b.part(name) for b in buckets], final / f"{name}.parquet", settings)
     (final / "report.json").write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n")
     _replace_folder(final, out)
-    shutil.rmtree(work)
+    _discard(work)
     return Dataset(out)
 
 
@@ -216,13 +217,19 @@ def _plan(sources: list[Source], settings: DatasetSettings, ties: list[list[int]
 
 def _prepare(work: Path, plan: dict[str, Any]) -> None:
     """A folder for half-done work: the one left by the same job, or a new one."""
-    path = work / "plan.json"
+    path = work / PLAN
     if path.exists() and path.read_text() == json.dumps(plan):
         return
-    shutil.rmtree(work, ignore_errors=True)
-    work.mkdir(parents=True)
+    _discard(work)
+    work.mkdir(parents=True, exist_ok=True)
     with replacing(path, concurrent=True) as temporary:
         temporary.write_text(json.dumps(plan))
+
+
+def _discard(work: Path) -> None:
+    """Takes half-done work away, its plan first: killed in between, it is begun anew and not gone on with."""
+    (work / PLAN).unlink(missing_ok=True)
+    shutil.rmtree(work, ignore_errors=True)
 
 
 def _run(function: Callable, tasks: list, workers: int, progress: Progress, what: str, sizes: list[int]) -> None:
