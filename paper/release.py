@@ -86,7 +86,7 @@ def card(config: Any, figures: dict[str, Any], report: dict[str, Any], sources: 
         f"`{command}`: {trained['steps']:,} of {settings['steps']:,} updates of {settings['batch_size']} windows",
         f"in {trained['seconds'] / 60:,.0f} minutes on the {trained['device']} (one thread, torch {trained['torch']});",
         f"free bits {settings['free_bits']:g}, beta up to {settings['beta']:g}, learning rate "
-        f"{settings['learning_rate']:g}, token dropout {settings['token_dropout']:g} at first.",
+        f"{settings['learning_rate']:g}, token dropout {settings['token_dropout']:g} at first{own_tokens(settings)}.",
         *lessons(start),
         *after(trained, config.model.latent_size),
         *sampled(config.spread, config.rounds),
@@ -103,6 +103,11 @@ def card(config: Any, figures: dict[str, Any], report: dict[str, Any], sources: 
         f"--samples {SAMPLES}`; all figures are in `evaluation.json`. `paper/RESULTS.md` has those of all windows.",
     ]
     return "\n".join(lines) + "\n"
+
+
+def own_tokens(settings: dict[str, Any]) -> str:
+    share = settings.get("scheduled_sampling")
+    return f",\nscheduled sampling of {share:g} of the tokens in the end" if share else ""
 
 
 def beginning(source: Any) -> str:
