@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-
 from data import recipe_of
+
 from musicvae.box import models
 from musicvae.composer import Composer, load
 from musicvae.evaluation.command import fitting_dataset

@@ -18,10 +18,10 @@ from typing import Any
 
 import numpy as np
 import torch
+from data import ORIGIN, recipe_of
 from tables import write_results
 from train import MODELS
 
-from data import ORIGIN, recipe_of
 from musicvae.box import PRETRAINED
 from musicvae.composer import Composer, load
 from musicvae.evaluation.command import KINDS, TEMPERATURES, fitting_dataset
