@@ -32,9 +32,10 @@ from torch.nn import functional as F
 from musicvae.evaluation.reconstruction import draw_windows
 from musicvae.files import replacing
 from musicvae.model.checkpoint import RunConfig, load_run, save_run
+from musicvae.model.feed import Feed, draw_noise, draw_uniform
 from musicvae.model.objective import TrainingConfig, learning_rate, objective
 from musicvae.model.sampling import FastDecoder
-from musicvae.model.training import Feed, draw_noise, draw_uniform, wants_bf16
+from musicvae.model.training import wants_bf16
 from musicvae.model.vae import MusicVAE, Output
 from musicvae.music.dataset import Dataset
 from musicvae.music.representation import representation

@@ -12,7 +12,7 @@ ROWS = [
     "files archive model.crc32c model.onnx_decoder model.flow evaluation.ngram",
     "music.metre music.workers music.unique model.vae model.latent model.bar_prior evaluation.arpa evaluation.results",
     "music.guard model.objective model.bundle model.tfjs model.magenta_names model.sampling model.vectors model.prior",
-    "music.midi music.sources model.checkpoint model.recurrence",
+    "music.midi music.sources model.checkpoint model.recurrence model.feed",
     "music.representation model.run_folder model.onnx model.magenta hub",
     "music.windows music.pianoroll music.panels music.synth model.training evaluation.streams",
     "music.grouping music.inspection music.picture music.audio evaluation.reconstruction evaluation.statistics",

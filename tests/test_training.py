@@ -16,8 +16,9 @@ import pytest
 import torch
 
 from musicvae.model.checkpoint import load_config, load_run
+from musicvae.model.feed import Feed
 from musicvae.model.objective import TrainingConfig, kl_weight, objective, own_share
-from musicvae.model.training import Feed, Trainer, TrainingResult, train
+from musicvae.model.training import Trainer, TrainingResult, train
 from musicvae.model.vae import ModelConfig, MusicVAE, draw
 
 torch.set_num_threads(1)  # models this small are slower on two

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from musicvae.files import locked, replacing
 from musicvae.model.checkpoint import RunConfig, find_device, save_run
+from musicvae.model.feed import Augment, Feed, draw_noise, draw_uniform, to_tensor
 from musicvae.model.objective import (
     Objective,
     TrainingConfig,
@@ -33,56 +34,6 @@ from musicvae.model.vae import ModelConfig, MusicVAE, Output, draw
 
 ROWS_PAY = 512  # tokens of all streams together from which on, on a CPU, rows are faster than nn.LSTM's products,
 ROWS_BATCH = 16  # if a batch has so many windows
-
-Augment = Callable[[np.ndarray, np.random.Generator], np.ndarray]
-
-
-# --- what a step sees, from (seed, step) alone -----------------------------------------------------------------
-
-
-class Feed:
-    """The training windows in the order of the steps: a new permutation each epoch, batches straddle its end."""
-
-    def __init__(self, tokens: np.ndarray, config: TrainingConfig, augment: Augment | None):
-        self.tokens, self.config, self.augment = tokens, config, augment
-        self.permutations: dict[int, np.ndarray] = {}
-
-    def batch(self, step: int) -> Tensor:
-        """tokens (B, T, streams) int64 of the update after `step` updates."""
-        size, n = self.config.batch_size, len(self.tokens)
-        epochs, places = np.divmod(np.arange(step * size, (step + 1) * size), n)
-        rows = np.concatenate([self.permutation(e)[places[epochs == e]] for e in np.unique(epochs)])
-        batch = np.asarray(self.tokens[rows])
-        if self.augment is not None:
-            batch = self.augment(batch, np.random.default_rng([self.config.seed, 1, step]))
-        return to_tensor(batch)
-
-    def permutation(self, epoch: int) -> np.ndarray:
-        if epoch not in self.permutations:
-            kept = {e: p for e, p in self.permutations.items() if e == epoch - 1}
-            order = np.random.default_rng([self.config.seed, 0, epoch]).permutation(len(self.tokens))
-            self.permutations = {**kept, epoch: order}
-        return self.permutations[epoch]
-
-
-def draw_noise(shape: tuple[int, ...], *seed: int) -> Tensor:
-    """Standard normal numbers on the CPU that follow from the seed alone."""
-    return torch.randn(shape, generator=generator(seed))
-
-
-def draw_uniform(shape: tuple[int, ...], *seed: int) -> Tensor:
-    """Numbers in [0, 1) on the CPU that follow from the seed alone."""
-    return torch.rand(shape, generator=generator(seed))
-
-
-def generator(seed: tuple[int, ...]) -> torch.Generator:
-    state = np.random.SeedSequence(seed).generate_state(1, np.uint64)[0]
-    return torch.Generator().manual_seed(int(state))
-
-
-def to_tensor(tokens: np.ndarray) -> Tensor:
-    return torch.from_numpy(np.ascontiguousarray(tokens, dtype=np.int64))
-
 
 # --- one training ----------------------------------------------------------------------------------------------
 

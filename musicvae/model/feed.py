@@ -1,0 +1,55 @@
+"""What a step of a training sees and draws: it follows from (seed, step) alone."""
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from musicvae.model.objective import TrainingConfig
+
+Augment = Callable[[np.ndarray, np.random.Generator], np.ndarray]
+
+
+class Feed:
+    """The training windows in the order of the steps: a new permutation each epoch, batches straddle its end."""
+
+    def __init__(self, tokens: np.ndarray, config: TrainingConfig, augment: Augment | None):
+        self.tokens, self.config, self.augment = tokens, config, augment
+        self.permutations: dict[int, np.ndarray] = {}
+
+    def batch(self, step: int) -> Tensor:
+        """tokens (B, T, streams) int64 of the update after `step` updates."""
+        size, n = self.config.batch_size, len(self.tokens)
+        epochs, places = np.divmod(np.arange(step * size, (step + 1) * size), n)
+        rows = np.concatenate([self.permutation(e)[places[epochs == e]] for e in np.unique(epochs)])
+        batch = np.asarray(self.tokens[rows])
+        if self.augment is not None:
+            batch = self.augment(batch, np.random.default_rng([self.config.seed, 1, step]))
+        return to_tensor(batch)
+
+    def permutation(self, epoch: int) -> np.ndarray:
+        if epoch not in self.permutations:
+            kept = {e: p for e, p in self.permutations.items() if e == epoch - 1}
+            order = np.random.default_rng([self.config.seed, 0, epoch]).permutation(len(self.tokens))
+            self.permutations = {**kept, epoch: order}
+        return self.permutations[epoch]
+
+
+def draw_noise(shape: tuple[int, ...], *seed: int) -> Tensor:
+    """Standard normal numbers on the CPU that follow from the seed alone."""
+    return torch.randn(shape, generator=generator(seed))
+
+
+def draw_uniform(shape: tuple[int, ...], *seed: int) -> Tensor:
+    """Numbers in [0, 1) on the CPU that follow from the seed alone."""
+    return torch.rand(shape, generator=generator(seed))
+
+
+def generator(seed: tuple[int, ...]) -> torch.Generator:
+    state = np.random.SeedSequence(seed).generate_state(1, np.uint64)[0]
+    return torch.Generator().manual_seed(int(state))
+
+
+def to_tensor(tokens: np.ndarray) -> Tensor:
+    return torch.from_numpy(np.ascontiguousarray(tokens, dtype=np.int64))
