@@ -148,12 +148,12 @@ class Composer:
     def _drawn(self, n: int, seed: int) -> np.ndarray:
         """z (n, Z) from the prior, before any round."""
         sizes, spread = self.model.config, self.config.spread
-        if not 0 <= spread < float("inf"):
-            raise ValueError(f"the settings of {self.name} say a spread of {spread:g}; it must be 0 or more")
         count = sizes.encoder_bars * sizes.condition_size if isinstance(self.prior, BarPrior) else 0
         noise = draw_prior(_checked_number(n), count + self.latent_size, _checked_seed(seed))
         if self.prior is None:
-            return (spread * noise).numpy()
+            return noise.numpy()
+        if not 0 <= spread < float("inf"):
+            raise ValueError(f"the settings of {self.name} say a spread of {spread:g}; it must be 0 or more")
         with torch.inference_mode():
             if isinstance(self.prior, BarPrior):
                 of_bars, noise = noise.split([count, self.latent_size], dim=1)

@@ -28,12 +28,8 @@ LESSON = {"batch_size": 64, "learning_rate": 7e-4, "beta": 0.1, "beta_schedule":
 SETTINGS = {"learning_rate": 1e-3, "beta": 0.1, "beta_schedule": "constant", "token_dropout": 0.3}
 AGAIN = {"learning_rate": 4e-4, "beta": 0.1, "beta_schedule": "constant", "scheduled_sampling": 0.5}
 LEAST = 600  # windows
-RESUMED = (
-    "teach.py",
-    "levels.py",
-    "train",
-    "train.py",
-)  # the others begin anew, without what they left half done
+# The others begin anew, without what they left half done.
+RESUMED = ("teach.py", "levels.py", "train", "train.py")
 
 
 class Step(NamedTuple):
@@ -133,8 +129,8 @@ class Recipe:
         mixed = self.train("drums-2", "data/drums-2", "plain/drums-2", "drums-2-mixed", 7000, **SETTINGS, free_bits=100)
         second = self.train("drums-2", played, mixed, "drums-2-played", 16_000, **SETTINGS, free_bits=128)
         run = self.train("drums-2", played, second, "drums-2", 1000, **AGAIN, free_bits=128)
-        white = self.whiten(run, played, "drums-2-white")
-        self.prior(white, played, 4000, "--units", "64", "--decay", "0.05", "--windows", "60000")
+        white = self.whiten(run, played, "drums-2-white", "--windows", "8192")
+        self.prior(white, played, 4000, "--units", "64", "--decay", "0.05", "--windows", "40000")
 
     def melody_16(self) -> None:
         data, taken = "data/melody-16", ("melody-2-first-white", "data/melody-90")

@@ -282,6 +282,8 @@ def test_a_prior_of_bars_is_kept_and_drawn_from_through_the_reader(tmp_path: Pat
         load_prior(tmp_path / PRIOR, 4, 7)
     with pytest.raises(ValueError, match="say a spread of -1; it must be 0 or more"):
         replace(composer, config=replace(settings, spread=-1.0)).draw()
+    (tmp_path / PRIOR).unlink()
+    assert np.array_equal(load(tmp_path).draw(3, seed=2), draw_prior(3, 5, 2).numpy()), "N(0, I), all of it"
 
 
 @pytest.mark.parametrize(

@@ -29,7 +29,7 @@ class RunConfig:
     preset: str = ""
     size: str = ""
     model: ModelConfig
-    spread: float = 1.0  # of the noise that vectors are drawn from: below 1 nearer to the most usual
+    spread: float = 1.0  # of the noise that its prior makes vectors of: below 1 nearer to the most usual
     rounds: int = 0  # of pseudo-Gibbs sampling after the prior, where nobody asks for another number
     training: dict[str, Any] = field(default_factory=dict)  # the settings of the training, as they were given
     trained: dict[str, Any] = field(default_factory=dict)  # how far it came: steps, seconds, figures

@@ -130,8 +130,8 @@ class MusicVAE(nn.Module):
         """The training pass: encode, draw z, and predict every step from the true steps before it.
 
         noise (B, Z) is the standard normal draw behind z; by default from torch's global generator. The decoder hears
-        a zero vector in place of the steps that are True in unheard (B, T), by default none; `heard`, of the shape of
-        tokens, is what it hears in their place.
+        `heard`, of the shape of tokens and by default the same, and a zero vector at the steps that are True in unheard
+        (B, T), by default none.
         """
         posterior = self.encode(tokens)
         noise = torch.randn_like(posterior.mean) if noise is None else noise
