@@ -12,7 +12,7 @@ from musicvae.commands.datasets import build, info
 from musicvae.commands.exchange import export_model, import_model
 from musicvae.commands.latent import average, grid, interpolate, vary
 from musicvae.commands.output import gathered, spelled_out
-from musicvae.commands.playing import decode, encode, inspect, reconstruct, sample
+from musicvae.commands.playing import decode, encode, inspect, page, reconstruct, sample
 from musicvae.commands.training import evaluate, models, train
 
 COMMANDS: dict[str, Callable[..., None]] = {
@@ -30,6 +30,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "attribute swap": swap,
     "attribute sweep": sweep,
     "inspect": inspect,
+    "page": page,
     "dataset build": build,
     "dataset info": info,
     "train": train,

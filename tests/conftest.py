@@ -1,5 +1,6 @@
 """What several test files need."""
 
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -68,3 +69,13 @@ def originals() -> Path:
     if not folder.is_dir():
         pytest.skip("no checkpoints of the original here: ../shared/fixtures is absent")
     return folder
+
+
+@pytest.fixture(scope="session")
+def chromium() -> str:
+    """The browser's path, for tests of pages."""
+    pytest.importorskip("playwright", reason="tests of pages need the package playwright")
+    found = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if not found:
+        pytest.skip("tests of pages need the program chromium")
+    return found

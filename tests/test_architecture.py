@@ -15,6 +15,8 @@ ROWS = [
     "music.midi music.sources model.checkpoint model.recurrence model.feed",
     "music.representation model.run_folder model.onnx model.magenta hub",
     "music.windows music.pianoroll music.panels music.synth model.training evaluation.streams",
+    "render.roll",
+    "render.page",
     "music.grouping music.inspection music.picture music.audio evaluation.reconstruction evaluation.statistics",
     "music.report music.key music.cutting music.attributes evaluation.estimates",
     "music.mapping evaluation.errors",

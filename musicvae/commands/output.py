@@ -1,4 +1,4 @@
-"""What every command that writes music offers: MIDI files, and beside them pictures and sounds."""
+"""What every command that writes music offers: MIDI files, and beside them pictures, sounds and a page."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -34,6 +34,9 @@ class Files:
             help="Also write WAV files: by FluidSynth and a soundfont where found, else by the own synth.",
         ),
     ] = None
+    page: Annotated[bool, arg(help="Also write page.html, which shows and plays all files in a browser, offline.")] = (
+        False
+    )
 
 
 Output = Annotated[Files, arg(name="")]
@@ -94,6 +97,11 @@ def write(
         written.append(_count(_pictures(songs, output, row, columns, labels), "picture"))
     if output.sound:
         written.append(_sounds(everything, output))
+    if output.page:
+        from musicvae.render.page import save_page
+
+        save_page(output.out / "page.html", {"": list(everything.items())}, row or output.out.name)
+        written.append("page.html")
     print(f"{output.out}: {', '.join(written)} written")
 
 

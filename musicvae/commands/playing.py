@@ -149,6 +149,32 @@ def decode(
     write(dict(zip(names, songs)), output, row=f"{vectors.stem}-{label(composer)}" if joined else "", joined=joined)
 
 
+def page(
+    files: Annotated[Positional[tuple[Path, ...]], arg(metavar="FILE...", help="MIDI files, or folders of them.")],
+    /,
+    out: Annotated[Path, arg(metavar="FILE.html", help="Page to write.")],
+    title: Annotated[str, arg(help="Its heading.")] = "Music",
+    overwrite: Annotated[bool, arg(help="Replace the page if it exists.")] = False,
+) -> None:
+    """Write one HTML page that shows and plays MIDI files in a browser, offline."""
+    from musicvae.render.page import save_page
+
+    if not files:
+        raise ValueError("no file to show; name one or more MIDI files, or folders of them")
+    if out.exists() and not overwrite:
+        raise ValueError(f"{out} exists already. Give another --out, or --overwrite to replace it")
+    groups: dict[str, list[Any]] = {}
+    for given in files:
+        below = (file for file in given.rglob("*") if file.suffix.lower() in (".mid", ".midi"))
+        for file in sorted(below) if given.is_dir() else [given]:
+            heading = str(file.parent.relative_to(given)) if given.is_dir() else "."
+            groups.setdefault(heading.removeprefix("."), []).append((file.stem, read(file)))
+    if not groups:
+        raise ValueError(f"{', '.join(map(str, files))}: no .mid or .midi file there")
+    save_page(out, groups, title)
+    print(f"{out}: {sum(map(len, groups.values()))} files to hear; open it in a browser")
+
+
 def inspect(
     file: File,
     /,
