@@ -15,8 +15,8 @@ from musicvae.files import replacing
 from musicvae.model.latent import attribute_vector
 from musicvae.model.vectors import load_vectors, save_vectors
 from musicvae.music.attributes import attribute_units, measure
-from musicvae.music.guard import MidiError
 from musicvae.music.midi import STEPS_PER_BAR, Song
+from musicvae.music.reasons import MidiError
 from musicvae.music.representation import Representation
 from musicvae.music.sources import list_sources, read_sources
 from musicvae.music.windows import TooManyWindows, find_windows

@@ -118,8 +118,8 @@ def peak() -> int:
 
 def read_all(seeds: list[bytes], count: int, seed: int) -> dict:
     """Reads mutations in this process and finds their windows; returns counts, the slowest, and the memory."""
-    from musicvae.music.guard import MidiError
     from musicvae.music.midi import Song
+    from musicvae.music.reasons import MidiError
     from musicvae.music.representation import Drums, Melody, Trio
     from musicvae.music.windows import find_windows
 

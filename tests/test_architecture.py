@@ -11,7 +11,10 @@ PACKAGE = Path(__file__).parent.parent / "musicvae"
 ROWS = [
     "files archive model.crc32c model.onnx_decoder model.flow evaluation.ngram",
     "music.metre music.workers music.unique model.vae model.latent model.bar_prior evaluation.arpa evaluation.results",
-    "music.guard model.objective model.bundle model.tfjs model.magenta_names model.sampling model.vectors model.prior",
+    "music.reasons music.text model.objective model.bundle model.tfjs model.magenta_names model.sampling model.vectors model.prior",
+    "music.smf",
+    "music.channels",
+    "music.guard",
     "music.midi music.sources model.checkpoint model.recurrence model.feed",
     "music.representation model.run_folder model.onnx model.magenta hub",
     "music.windows music.pianoroll music.panels music.synth model.training evaluation.streams",

@@ -19,9 +19,9 @@ from musicvae.files import locked
 from musicvae.music import mapping
 from musicvae.music.dataset import Dataset, DatasetSettings, build_dataset
 from musicvae.music.grouping import SPLITS
-from musicvae.music.guard import MidiError
 from musicvae.music.inspection import print_report
 from musicvae.music.midi import Song
+from musicvae.music.reasons import MidiError
 from musicvae.music.representation import Melody, representation
 from musicvae.music.sources import chunks, list_sources, read_sources
 

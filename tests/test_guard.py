@@ -9,9 +9,10 @@ from fuzz_midi import mutated
 from hearing import BAR, C_D_E, TUNE, assert_same, columns, heard
 from smf import chunk, file, header, notes, off, on, quantity, track
 
-from musicvae.music.guard import MAX_BYTES, MAX_INSTRUMENTS, REASONS, parse
+from musicvae.music.guard import parse
 from musicvae.music.metre import MAX_BARS, MAX_STEPS
 from musicvae.music.midi import MidiError, Song, to_songs
+from musicvae.music.reasons import MAX_BYTES, MAX_INSTRUMENTS, REASONS
 
 # --- maladies: what cannot be used, and why ----------------------------------------------------------------------
 

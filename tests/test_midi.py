@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from smf import file, notes, off, on, track
 
-from musicvae.music.guard import MAX_INSTRUMENTS
 from musicvae.music.metre import MAX_STEPS
 from musicvae.music.midi import Instrument, MidiError, Notes, Piece, Song, join, sorted_notes
+from musicvae.music.reasons import MAX_INSTRUMENTS
 
 # --- facts -----------------------------------------------------------------------------------------------------
 

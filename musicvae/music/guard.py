@@ -1,85 +1,37 @@
 """MIDI bytes -> what is in them: the guard around symusic, which only this file knows.
 
-Every way in which a file can be unusable has a name here.
+symusic reads what the standard describes in a quarter of the time that anything in Python takes, and misreads some of
+what else files hold without saying so. So a file goes to symusic only if nothing in its bytes may be misread; every
+other goes the careful way, `smf.py` and `channels.py`. Both ways give the same for the files that both can read.
 """
 
 import os
-import struct
+import re
+from collections import defaultdict
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import numpy as np
 from symusic import Score
 
+from musicvae.music.channels import DRUM_CHANNEL, Instrument, Parsed, named_drums, to_parsed
 from musicvae.music.metre import MAX_BARS
+from musicvae.music.reasons import MAX_BYTES, MAX_INSTRUMENTS, MidiError
+from musicvae.music.smf import HEADER, Header, read_header, read_tracks, unwrapped
+from musicvae.music.text import printable
 
-MAX_BYTES = 4 << 20
-MAX_INSTRUMENTS = 8_191  # keeps instrument numbers within 13 bits
-
-STRANGERS = {  # what people take for MIDI, by how it begins
-    b"ID3": "it is an MP3",
-    b"\xff\xfb": "it is an MP3",
-    b"RIFF": "it is a WAV file or another RIFF",
-    b"OggS": "it is an Ogg file",
-    b"fLaC": "it is a FLAC file",
-    b"PK\x03\x04": "it is a ZIP archive; MuseScore's .mscz are such: export it as MIDI",
-    b"<?xml": "it is XML; MusicXML is such: export it as MIDI",
-}
-
-REASONS = {
-    "unreadable": "the file cannot be opened",
-    "empty": "the file holds no bytes",
-    "too-large": f"the file is larger than {MAX_BYTES >> 20} MiB",
-    "not-midi": "there is no MIDI header (MThd) in it",
-    "bad-header": "the MIDI header is damaged",
-    "smpte": "time is counted in film frames (SMPTE), not in beats",
-    "format-2": "it is a format 2 file (a bag of patterns without an order)",
-    "no-tracks": "it has no track",
-    "truncated": "it ends in the middle of a track",
-    "malformed": "the MIDI parser gives up on it",
-    "bad-times": "its times overflow",
-    "too-long": f"it is longer than {MAX_BARS:,} bars",
-    "too-many-instruments": f"it has more than {MAX_INSTRUMENTS:,} instruments",
-    "too-many-metres": f"its time signature changes more than {MAX_BARS:,} times",
-    "no-notes": "it has no notes",
-    "no-4/4": "it has no notes in 4/4, which is all that is understood",
-}
-
-
-class MidiError(ValueError):
-    """A file that cannot be used; `reason` is one of `REASONS`, `detail` says what was found."""
-
-    def __init__(self, reason: str, detail: str = ""):
-        assert reason in REASONS, reason
-        self.reason, self.detail = reason, detail
-        super().__init__(REASONS[reason] + (f" ({detail})" if detail else ""))
-
-    def __reduce__(self):
-        return MidiError, (self.reason, self.detail)
-
-
-class Instrument(NamedTuple):
-    """One player: a MIDI track, channel and program. Instruments of a song are numbered from 1 on screen."""
-
-    name: str
-    program: int
-    is_drum: bool
-
-
-class Parsed(NamedTuple):
-    """A file as it stands, in ticks; instruments without notes are left out."""
-
-    ticks_per_quarter: int
-    end: int  # of the last track
-    instruments: tuple[Instrument, ...]
-    notes: list[dict[str, np.ndarray]]  # of each instrument: time, duration (int32), pitch, velocity (int8)
-    signatures: list[tuple[int, int, int]]  # tick, numerator, denominator
-    tempos: list[tuple[int, int]]  # tick, microseconds a quarter note
-
-    @property
-    def size(self) -> int:
-        """How many notes it has."""
-        return sum(len(n["time"]) for n in self.notes)
+BANKS = (b"\x00\x78", b"\x00\x79", b"\x00\x7e", b"\x00\x7f")  # a controller and its value: banks that matter
+BANK_SELECT = re.compile(  # the same after the status of a controller, or after other controllers of one status
+    rb"[\xb0-\xbf](?:[\x00-\x7f]{2}[\x80-\xff]{0,3}[\x00-\x7f])*\x00[\x78\x79\x7e\x7f]"
+)
+REFUSED_STATUS = 0xF4
+SILENT_SYSTEM = np.isin(
+    np.arange(256), [0xF0, 0xF1, 0xF2, 0xF3, 0xF6, 0xF7, 0xF8, 0xFA, 0xFB, 0xFC, 0xFE]
+)  # not refused
+CLOSING_TIME = 1 << 21  # ticks behind the end of a track at which we end every note: longer than music is
+CLOSERS = [
+    b"".join(bytes([*([] if pitch else [0x80 | channel]), pitch, 0, 0]) for pitch in range(128))
+    for channel in range(16)
+]
 
 
 def read_file(path: str | Path) -> bytes:
@@ -93,88 +45,162 @@ def read_file(path: str | Path) -> bytes:
 
 def parse(data: bytes) -> Parsed:
     """MIDI bytes -> Parsed. Raises MidiError, which names the reason."""
-    score = _score(data)
-    tracks = [t for t in score.tracks if t.note_num()]
-    if len(tracks) > MAX_INSTRUMENTS:
-        raise MidiError("too-many-instruments", f"{len(tracks):,}")
-    if len(score.time_signatures) > MAX_BARS:
-        raise MidiError("too-many-metres", f"{len(score.time_signatures):,}")
-    end = score.end()
-    if end < 0:
-        raise MidiError("bad-times")
-    return Parsed(
-        score.ticks_per_quarter,
-        end,
-        tuple(Instrument(_name(t), t.program, t.is_drum) for t in tracks),
-        [t.notes.numpy() for t in tracks],
-        [(s.time, s.numerator, s.denominator) for s in score.time_signatures],
-        [(t.time, t.mspq) for t in score.tempos],
-    )
-
-
-def _name(track) -> str:
-    try:
-        return track.name
-    except UnicodeDecodeError:
-        return ""
-
-
-def _score(data: bytes) -> Any:
-    """Bytes -> symusic's Score. The guard: the parser sees only whole chunks of a header that we wrote ourselves."""
     if not data:
         raise MidiError("empty")
     if len(data) > MAX_BYTES:
         raise MidiError("too-large")
-    clean = _clean(data)
+    data = unwrapped(data)
+    header = read_header(data)
+    parsed = _plainly(data, header) or carefully(data, header)
+    if len(parsed.signatures) > MAX_BARS:
+        raise MidiError("too-many-metres", f"{len(parsed.signatures):,}")
+    return parsed
+
+
+def carefully(data: bytes, header: Header) -> Parsed:
+    """What is in the bytes, event by event."""
+    return to_parsed(read_tracks(data, header.at), header.ticks_per_quarter)
+
+
+def _plainly(data: bytes, header: Header) -> Parsed | None:
+    """What symusic finds in the bytes; None where it might misread them."""
+    chunks = _chunks(data, header.at)
+    parts = None if not chunks or _has_system_messages(data, chunks) else _closed(data, chunks)
+    if parts is None:
+        return None
+    clean = b"".join([b"MThd", HEADER.pack(6, 1, min(len(parts), 0xFFFF), header.ticks_per_quarter), *parts])
     try:
-        return Score.from_midi(clean)
+        score = Score.from_midi(clean)
+        names = [printable(track.name) for track in score.tracks]
     except Exception:
-        pass  # a stray byte above 127 where a program or controller should be: worth a second, lenient look
-    try:
-        return Score.from_midi(clean, sanitize_data=True)
-    except Exception as error:
-        raise MidiError("malformed", str(error).split("\n")[0][:80]) from None
+        return None
+    tracks = [(track, name) for track, name in zip(score.tracks, names) if track.note_num()]
+    if len(tracks) > MAX_INSTRUMENTS:
+        raise MidiError("too-many-instruments", f"{len(tracks):,}")
+    notes = [track.notes.numpy() for track, _ in tracks]
+    signatures = [(s.time, s.numerator, s.denominator) for s in score.time_signatures]
+    if any(own["duration"].max() >= CLOSING_TIME for own in notes) or _ambiguous(signatures):
+        return None  # a note without its end, or an order that symusic does not keep
+    end = score.end()
+    if end < 0:
+        raise MidiError("bad-times")
+    players = named_drums([Instrument(name, track.program, track.is_drum) for track, name in tracks], notes)
+    tempos = [(t.time, t.mspq) for t in score.tempos]
+    return Parsed(header.ticks_per_quarter, end, players, notes, signatures, tempos)
 
 
-def _clean(data: bytes) -> bytes:
-    """Cut wrappers off, check every length, and let the end of each track be seen.
+def _ambiguous(signatures: list[tuple[int, int, int]]) -> bool:
+    return len({time for time, *_ in signatures}) < len(signatures)
+
+
+# --- what symusic may be given -------------------------------------------------------------------------------------
+
+
+def _chunks(data: bytes, at: int) -> list[tuple[int, int]] | None:
+    """Where each track's events begin and end, if the file is nothing but whole chunks, tracks that end with their end."""
+    found, size = list[tuple[int, int]](), len(data)
+    while at + 8 <= size:
+        end = at + 8 + int.from_bytes(data[at + 4 : at + 8])
+        if end > size:
+            return None
+        if data[at : at + 4] == b"MTrk":
+            if data[end - 3 : end] != b"\xff\x2f\x00":
+                return None
+            found.append((at + 8, end))
+        elif not data[at : at + 4].isalnum():
+            return None
+        at = end
+    return found if at == size else None
+
+
+def _closed(data: bytes, chunks: list[tuple[int, int]]) -> list[bytes] | None:
+    """The track chunks, with a marker where each ends and, long after it, an end for every note that has none.
 
     The parser does not tell where a track ends, only where its events are. So the last event (end of track, FF 2F 00)
-    is turned into a marker (FF 06 01 "."), which counts in `Score.end()`: silence at the end survives.
+    is turned into a marker (FF 06 01 "."), which counts in `Score.end()`: silence at the end survives. None where
+    channels or banks may be misread.
     """
-    at = 0 if data[:4] == b"MThd" else data.find(b"MThd", 0, 1024)  # RIFF-RMID and MacBinary stand before it
-    if at < 0:
-        kind = next(
-            (name for start, name in STRANGERS.items() if data.startswith(start)), f"it begins with {data[:8]!r}"
-        )
-        raise MidiError("not-midi", kind)
-    if len(data) < at + 14:
-        raise MidiError("bad-header", f"{len(data) - at} bytes of at least 14")
-    length, kind, _, division = struct.unpack_from(">IHHH", data, at + 4)
-    if division & 0x8000:
-        raise MidiError("smpte")
-    if length < 6 or division == 0 or kind > 2:
-        raise MidiError("bad-header", f"length {length}, format {kind}, {division} ticks a quarter note")
-    if kind == 2:
-        raise MidiError("format-2")
-    parts = [b""]
-    position, size = at + 8 + length, len(data)
-    while position + 8 <= size:
-        name, length = data[position : position + 4], int.from_bytes(data[position + 4 : position + 8], "big")
-        end = position + 8 + length
-        if name == b"MTrk":
-            if end > size:
-                raise MidiError(
-                    "truncated", f"track {len(parts)} claims {length:,} bytes, {size - position - 8:,} are there"
-                )
-            if data[end - 3 : end] == b"\xff\x2f\x00" and length >= 3:
-                parts.append(b"MTrk" + (length + 1).to_bytes(4) + data[position + 8 : end - 2] + b"\x06\x01.")
-            else:
-                parts.append(data[position:end])
-        elif not name.isalnum():
-            break  # padding or rubbish behind the last track
-        position = end
-    if len(parts) == 1:
-        raise MidiError("no-tracks")
-    parts[0] = struct.pack(">4sIHHH", b"MThd", 6, 1, min(len(parts) - 1, 0xFFFF), division)
-    return b"".join(parts)
+    used = _channels(np.frombuffer(data, np.uint8), chunks)
+    if used is None or (any(bank in data for bank in BANKS) and BANK_SELECT.search(data)):
+        return None
+    parts = []
+    for (at, end), channels in zip(chunks, used):
+        closers = b"".join(CLOSERS[channel] for channel in channels)
+        tail = b"\x06\x01.\x81\x80\x80\x00" + closers + b"\xff\x2f\x00" if closers else b"\x06\x01."
+        parts.append(b"MTrk" + (end - 2 - at + len(tail)).to_bytes(4) + data[at : end - 2] + tail)
+    return parts
+
+
+def _has_system_messages(data: bytes, chunks: list[tuple[int, int]]) -> bool:
+    """Whether tracks hold system messages other than whole exclusive ones with a status after them.
+
+    The bytes of their statuses also stand in times and texts. A status that symusic refuses, put in the place of each,
+    tells: it is only seen where a status is expected.
+    """
+    content = np.frombuffer(data, np.uint8)
+    odd = np.flatnonzero((content >= 0xF0) & SILENT_SYSTEM[content])
+    starts, after = np.array(chunks).T
+    odd = odd[odd < after[np.searchsorted(starts, odd, side="right") - 1]]  # not in the heads of chunks
+    suspects, ends = list[int](), set[int]()
+    for at in odd[odd >= starts[0]].tolist():
+        last = at + 1 + data[at + 1]
+        whole = data[at] == 0xF0 and data[at + 1] < 0x80 and data[last : last + 1] == b"\xf7"
+        if whole and data[last + 1 : last + 2] < b"\x80" <= data[last + 2 : last + 3]:
+            ends.add(last)
+        elif at not in ends and data[at - 1] < 0x80:
+            suspects.append(at)
+    if not suspects:
+        return False
+    changed = bytearray(data)
+    for at in suspects:
+        changed[at] = REFUSED_STATUS
+    try:
+        Score.from_midi(bytes(changed))
+    except Exception:
+        return True
+    return False
+
+
+def _channels(content: np.ndarray, chunks: list[tuple[int, int]]) -> list[list[int]] | None:
+    """The channels on which each track may have notes; None where symusic may give some notes the wrong instrument.
+
+    It knows the program changes of a track alone, and makes an instrument of each channel and program.
+    """
+    shaped = (content[:-3] < 0x80) & (content[2:-1] < 0x80)
+    message = (content[1:-2] & 0xF0) * shaped
+    starts = [at for at, _ in chunks]
+
+    def places(kind: int, where: np.ndarray | bool = True) -> tuple[np.ndarray, np.ndarray]:
+        """Bytes that may be the status of a message, and for each its track * 16 + channel."""
+        at = np.flatnonzero((message == kind) & where) + 1
+        return at, (np.searchsorted(starts, at, side="right") - 1) * 16 + (content[at] & 15)
+
+    notes, note_keys = places(0x90, content[3:] < 0x80)
+    playing = np.flatnonzero(np.bincount(note_keys, minlength=1)).tolist()
+    programs: dict[int, dict[int, set[int]]] = defaultdict(lambda: defaultdict(set))  # by channel and track
+    early = set[int]()
+    changes, change_keys = places(0xC0)
+    for at, key in zip(changes.tolist(), change_keys.tolist()):
+        programs[key & 15][key >> 4].add(int(content[at + 1]))
+        if key in playing and at < notes[np.argmax(note_keys == key)]:
+            early.add(key)
+    used: list[list[int]] = [[] for _ in chunks]
+    for key in playing:
+        used[key >> 4].append(key & 15)
+        if key not in early:
+            programs[key & 15][key >> 4].add(0)
+    one_each = all(
+        _one_program(of_tracks, [t for t in of_tracks if t * 16 + c in playing]) for c, of_tracks in programs.items()
+    )
+    apart = all(_apart([programs[c][t] for c in own if c != DRUM_CHANNEL]) for t, own in enumerate(used))
+    return used if one_each and apart else None
+
+
+def _one_program(of_tracks: dict[int, set[int]], playing: list[int]) -> bool:
+    """Whether a channel's programs are those of its one track, or always the same."""
+    return len(playing) == len(of_tracks) == 1 or len(set.union(*of_tracks.values())) == 1
+
+
+def _apart(programs: list[set[int]]) -> bool:
+    """Whether no two channels of a track share a program."""
+    return len(programs) < 2 or sum(map(len, programs)) == len(set.union(*programs))

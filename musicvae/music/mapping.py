@@ -11,10 +11,12 @@ import numpy as np
 import pyarrow as pa
 
 from musicvae.files import replacing
+from musicvae.music.channels import Parsed
 from musicvae.music.grouping import signatures
-from musicvae.music.guard import MAX_INSTRUMENTS, MidiError, Parsed, parse
+from musicvae.music.guard import parse
 from musicvae.music.metre import STEPS_PER_BAR
 from musicvae.music.midi import Song, to_songs
+from musicvae.music.reasons import MAX_INSTRUMENTS, MidiError
 from musicvae.music.report import WHY, FileResult
 from musicvae.music.representation import Drums, Melody, NoPart, Representation, representation
 from musicvae.music.sources import Source, read_sources

@@ -8,8 +8,10 @@ from typing import NamedTuple
 import numpy as np
 
 from musicvae.files import replacing
-from musicvae.music.guard import Instrument, MidiError, Parsed, parse, read_file
+from musicvae.music.channels import Instrument, Parsed
+from musicvae.music.guard import parse, read_file
 from musicvae.music.metre import MAX_BARS, MAX_SILENT_TAIL, STEPS_PER_BAR, STEPS_PER_QUARTER, Piece, Timeline, place
+from musicvae.music.reasons import MidiError
 
 DEFAULT_TEMPO = 120.0  # beats a minute, what MIDI means when a file does not say
 TEMPO_RANGE = (4.0, 1000.0)  # outside lies only damage: 4 bpm is the slowest that three bytes can say

@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from musicvae.music.grouping import HELD_BACK, SPLITS
-from musicvae.music.guard import REASONS
 from musicvae.music.midi import Song
+from musicvae.music.reasons import REASONS
 from musicvae.music.windows import MAX_PAIRS, MAX_WINDOWS
 
 EXAMPLES = 3  # files named for each reason

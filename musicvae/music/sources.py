@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from musicvae.archive import open_tar
-from musicvae.music.guard import MAX_BYTES, MidiError, read_file
+from musicvae.music.guard import read_file
+from musicvae.music.reasons import MAX_BYTES, MidiError
 from musicvae.music.workers import NOTHING, Beat, Skip, no_beat
 
 MIDI_ENDINGS = (".mid", ".midi", ".kar", ".rmi", ".smf")
