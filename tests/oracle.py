@@ -54,7 +54,14 @@ def lay_out(notes: list, metres: list, tempos: list, end: Fraction) -> Reading:
     changes = [(Fraction(0), 4, 4)]
     for change in sorted(metres, key=lambda m: m[0]):
         changes = [c for c in changes if c[0] != change[0]] + [change]
-    stretches = [c for i, c in enumerate(changes) if i == 0 or c[1:] != changes[i - 1][1:]]
+    stretches: list[tuple[Fraction, int, int]] = []
+    for start, n, d in changes:
+        metre = (4, 4) if n == d else (n, d)
+        if stretches and stretches[-1][1:] == metre:
+            bars = (start - stretches[-1][0]) / (16 * Fraction(n, d))
+            if abs(bars - floor(bars + HALF)) < Fraction(1, 32):
+                continue
+        stretches.append((start, *metre))
 
     def stretch_of(time: Fraction) -> int:
         return max(i for i, s in enumerate(stretches) if s[0] <= time + HALF)

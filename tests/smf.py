@@ -77,9 +77,10 @@ def notes(*each: tuple, **more: int) -> list[tuple[int, bytes]]:
     return [event for one in each for event in note(*one, **more)]
 
 
-def riff(midi: bytes) -> bytes:
-    """The RMID wrapper of Windows."""
-    data = b"data" + struct.pack("<I", len(midi)) + midi + b"\0" * (len(midi) % 2)
+def riff(midi: bytes, *before: tuple[bytes, bytes]) -> bytes:
+    """The RMID wrapper of Windows, with other chunks (name, content) before the data."""
+    chunks = [(name, len(body), body + b"\0" * (len(body) % 2)) for name, body in [*before, (b"data", midi)]]
+    data = b"".join(name + struct.pack("<I", length) + body for name, length, body in chunks)
     return b"RIFF" + struct.pack("<I", len(data) + 4) + b"RMID" + data
 
 

@@ -84,6 +84,8 @@ HARMLESS = {
     "a wrong count of tracks": header(700) + track(*TUNE),
     "a count of no tracks": header(0) + track(*TUNE),
     "RIFF RMID": smf.riff(file(track(*TUNE))),
+    "RIFF with a large odd chunk before": smf.riff(file(track(*TUNE)), (b"DISP", b"MThd" + bytes(4097))),
+    "RIFF with a list before": smf.riff(file(track(*TUNE)), (b"LIST", b"INFOINAM\2\0\0\0a\0"), (b"DISP", b"abc")),
     "MacBinary": smf.macbinary(file(track(*TUNE))),
     "an unknown chunk before": header(1) + chunk(b"XFIH", b"abc") + track(*TUNE),
     "zeros behind": file(track(*TUNE)) + bytes(1000),

@@ -9,8 +9,8 @@ from musicvae.music.metre import MAX_BARS, MAX_STEPS
 from musicvae.music.midi import MidiError, Piece, Song
 
 
-def test_a_repeated_signature_cuts_nothing():
-    again = [(0, smf.signature(4)), (BAR, smf.signature(4)), (BAR + 240, smf.signature(4))]
+def test_a_repeated_signature_on_a_bar_line_cuts_nothing():
+    again = [(0, smf.signature(4)), (BAR, smf.signature(4)), (BAR + 1, smf.signature(2, 1))]
     song = Song.read(file(track(*again, end=2 * BAR), track(*notes((14, 60, 8)))))
     assert song.pieces == (Piece(0, 32, 1),) and song.dropped == ()
     assert heard(song) == [(14, 60, 22)]
@@ -46,11 +46,23 @@ def test_an_onset_just_before_a_metre_belongs_to_it():
     assert heard(Song.read(file(metres, track(*notes((0, 60, 1)), *early)))) == [(0, 60, 1), (16, 72, 17)]
 
 
+@pytest.mark.parametrize("numerator, power", [(1, 0), (2, 1), (4, 2), (8, 3), (16, 4)])
+def test_bars_of_four_quarters_are_in_4_4(numerator, power):
+    assert heard(Song.read(file(track((0, smf.signature(numerator, power)), *TUNE)))) == C_D_E
+
+
+@pytest.mark.parametrize("again", [smf.signature(4), smf.signature(2, 1)])
+def test_a_repeated_signature_after_a_pickup_begins_a_bar(again):
+    song = Song.read(file(track((0, smf.signature(4)), (480, again)), track(*notes((0, 60, 4), (4, 62, 4)))))
+    assert song.pieces == (Piece(0, 16, 1), Piece(16, 32, 2)) and song.dropped == ()
+    assert heard(song) == [(0, 60, 4), (16, 62, 20)]
+
+
 def test_the_last_of_two_signatures_at_one_time_counts():
     assert heard(Song.read(file(track((0, smf.signature(3)), (0, smf.signature(4)), *TUNE)))) == C_D_E
 
 
-@pytest.mark.parametrize("power, numerator, name", [(1, 2, "2/2"), (3, 8, "8/8"), (2, 3, "3/4")])
+@pytest.mark.parametrize("power, numerator, name", [(1, 3, "3/2"), (3, 6, "6/8"), (2, 3, "3/4")])
 def test_a_song_without_4_4_says_what_it_has(power, numerator, name):
     with pytest.raises(
         MidiError, match=f"no notes in 4/4, which is all that is understood .{name} from bar 1"

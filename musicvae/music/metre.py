@@ -31,31 +31,46 @@ class Stretch(NamedTuple):
 
     start: int
     end: int | None  # None: to the end of the song
-    metre: str
+    numerator: int
+    denominator: int
     source_bar: int
+
+    @property
+    def metre(self) -> str:
+        return f"{self.numerator}/{self.denominator}"
 
     def __str__(self) -> str:
         return f"{self.metre} from bar {self.source_bar}"
 
 
 def stretches(signatures: Iterable[tuple[int, int, int]], ticks_per_quarter: int) -> list[Stretch]:
-    """(tick, numerator, denominator) in any order -> where the metre changes; a repeated 4/4 changes nothing."""
-    changes: list[tuple[int, int, int]] = [(0, 4, 4)]
-    for time, n, d in sorted(signatures):
-        if time < 0 or n <= 0 or d <= 0:
-            continue  # no metre at all; the one before goes on
-        if time == changes[-1][0]:
-            changes[-1] = (time, n, d)
-        else:
-            changes.append((time, n, d))
-    merged = [c for i, c in enumerate(changes) if i == 0 or c[1:] != changes[i - 1][1:]]
-    result, bar = [], 1
-    for i, (time, n, d) in enumerate(merged):
-        following = merged[i + 1][0] if i + 1 < len(merged) else None
-        result.append(Stretch(time, following, f"{n}/{d}", bar))
-        if following is not None:
-            bar += max(1, -(-(following - time) * d // (4 * n * ticks_per_quarter)))
+    """(tick, numerator, denominator) in the order of the file -> where the metre changes or a bar begins early.
+
+    Of several signatures at one tick the last counts. One that repeats the metre changes nothing on a bar line, and
+    begins a bar elsewhere (after a pick-up). Bars of four quarters are all 4/4, also when written 2/2 or 8/8.
+    """
+    last = {0: (4, 4)}
+    for time, n, d in signatures:
+        if time >= 0 and n > 0 and d > 0:  # else it is no metre, and the one before goes on
+            last[time] = (4, 4) if n == d else (n, d)
+    result: list[Stretch] = []
+    for time, (n, d) in sorted(last.items()):
+        bar = 1
+        if result:
+            before = result[-1]
+            ticks, parts = time - before.start, 4 * before.numerator * ticks_per_quarter  # a bar is parts / denominator
+            if before.metre == f"{n}/{d}" and _on_bar_line(ticks * before.denominator, parts):
+                continue
+            bar = before.source_bar + max(1, -(-ticks * before.denominator // parts))
+            result[-1] = before._replace(end=time)
+        result.append(Stretch(time, None, n, d, bar))
     return result
+
+
+def _on_bar_line(offset: int, bar: int) -> bool:
+    """Whether an offset lies within half a sixteenth of a 4/4 bar of a multiple of `bar`, as rounded ticks may."""
+    away = offset % bar
+    return 2 * STEPS_PER_BAR * min(away, bar - away) < bar
 
 
 class Timeline:
