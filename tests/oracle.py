@@ -9,6 +9,8 @@ from typing import NamedTuple
 
 import mido
 
+from musicvae.music.text import decoded
+
 HALF = Fraction(1, 2)
 
 
@@ -25,29 +27,81 @@ def read(source: Path | bytes) -> Reading:
     data = source if isinstance(source, bytes) else source.read_bytes()
     file = mido.MidiFile(file=io.BytesIO(data), clip=True, charset="latin-1")
     step = Fraction(4, file.ticks_per_beat)
-    notes, metres, tempos, end = [], [], [], 0
-    for track in file.tracks:
-        tick, name, program, sounding = 0, "", [0] * 16, defaultdict(list)
-        mine = []
-        for message in track:
+    metres, tempos, names, ends, channel_events = [], [], [], [], []
+    for number, track in enumerate(file.tracks):
+        tick, name = 0, ""
+        for place, message in enumerate(track):
             tick += message.time
-            end = max(end, tick)
             if message.type == "track_name":
-                name = message.name.encode("latin-1").decode("utf-8", "replace")
+                name = decoded(message.name.encode("latin-1"))
             elif message.type == "time_signature":
                 metres.append((tick * step, message.numerator, message.denominator))
             elif message.type == "set_tempo":
                 tempos.append((tick * step, mido.tempo2bpm(message.tempo)))
-            elif message.type == "program_change":
-                program[message.channel] = message.program
-            elif message.type == "note_on" and message.velocity:
-                sounding[message.channel, message.note].append((tick, message.velocity, program[message.channel]))
-            elif message.type in ("note_on", "note_off") and sounding[message.channel, message.note]:
-                start, velocity, number = sounding[message.channel, message.note].pop(0)  # the oldest ends first
-                drum = message.channel == 9
-                mine.append((number, drum, start * step, message.note, tick * step, velocity))
-        notes += [(name, *note) for note in mine]
-    return lay_out(notes, metres, tempos, end * step)
+            elif not message.is_meta and hasattr(message, "channel"):
+                channel_events.append((tick, number, place, message))
+        names.append(name)
+        ends.append(tick)
+    notes = []
+    for (tick, number, place, on), end in sounding(channel_events, ends):
+        program, drum = sound_of(on.channel, tick, number, place, channel_events)
+        notes.append(
+            (names[number], program, drum, tick * step, on.note, (tick if end is None else end) * step, on.velocity)
+        )
+    return lay_out(notes, metres, tempos, max(ends) * step)
+
+
+def sound_of(channel: int, tick: int, track: int, place: int, events: list) -> tuple[int, bool]:
+    """Program and kind of a channel of the whole file at a note."""
+    program, drum = 0, channel == 9
+    for when, where, order, message in sorted(events, key=lambda e: e[:3]):
+        before = when < tick or (when == tick and (where != track or order < place))
+        if message.channel == channel and before and message.type == "program_change":
+            program = message.program
+        if message.channel == channel and before and message.type == "control_change" and message.control == 0:
+            drum = message.value in (120, 126, 127) or (channel == 9 and message.value != 121)
+    return program, drum
+
+
+def sounding(events: list, ends: list[int]) -> list[tuple[tuple, int | None]]:
+    """Each note-on with the tick of its end; None for a drum hit that has none."""
+    kinds = ("note_on", "note_off")
+    of_pitch = defaultdict(lambda: defaultdict(list))
+    for event in events:
+        if event[3].type in kinds:
+            of_pitch[event[3].channel, event[3].note][event[1]].append(event)
+    found = []
+    for tracks in of_pitch.values():
+        rest = []
+        for of_track in tracks.values():
+            pairs, left = oldest_first(of_track)
+            found += [] if left else pairs
+            rest += of_track if left else []
+        rest.sort(key=lambda e: (e[0], starts(e[3]), e[1], e[2]))
+        pairs, left = oldest_first(rest)
+        if not left:
+            found += pairs
+            continue
+        for i, event in enumerate(rest):
+            if starts(event[3]):
+                later = [e[0] for e in rest[i + 1 :] if e[0] > event[0] or not starts(e[3])]
+                drum = sound_of(event[3].channel, *event[:3], events)[1]
+                found.append((event, None if drum else max(later[0] if later else ends[event[1]], event[0])))
+    return found
+
+
+def starts(message) -> bool:
+    return message.type == "note_on" and message.velocity > 0
+
+
+def oldest_first(events: list) -> tuple[list, list]:
+    pairs, waiting = [], []
+    for event in events:
+        if starts(event[3]):
+            waiting.append(event)
+        elif waiting:
+            pairs.append((waiting.pop(0), event[0]))
+    return pairs, waiting
 
 
 def lay_out(notes: list, metres: list, tempos: list, end: Fraction) -> Reading:

@@ -25,7 +25,7 @@ DRUM_NAMES = re.compile(
 )
 KIT_PITCHES = range(27, 88)  # of General MIDI 2
 MPE_CHANNELS = 8  # a track that plays one line over so many channels is a controller of many dimensions
-TRACK_NAME, SET_TEMPO, TIME_SIGNATURE = 0x03, 0x51, 0x58
+TRACK_NAME, PORT, SET_TEMPO, TIME_SIGNATURE = 0x03, 0x21, 0x51, 0x58  # kinds of meta events
 
 
 class Instrument(NamedTuple):
@@ -86,16 +86,15 @@ def to_parsed(tracks: list[Track], ticks_per_quarter: int) -> Parsed:
     notes = _notes(messages, np.array([track.end for track in tracks]), channels)
     program, is_drum = channels.at(notes)
     names = [([decoded(m.data) for m in track.metas if m.kind == TRACK_NAME] or [""])[-1] for track in tracks]
-    players, of = np.unique(np.stack([notes.track, program, is_drum]), axis=1, return_inverse=True)
-    if players.shape[1] > MAX_INSTRUMENTS:
-        raise MidiError("too-many-instruments", f"{players.shape[1]:,}")
-    of = of.reshape(-1)
-    lowest = np.full(players.shape[1], 16)
+    players, of = np.unique(notes.track << 8 | program << 1 | is_drum, return_inverse=True)
+    if len(players) > MAX_INSTRUMENTS:
+        raise MidiError("too-many-instruments", f"{len(players):,}")
+    lowest = np.full(len(players), 1 << 11)
     np.minimum.at(lowest, of, notes.channel)
-    order = np.lexsort((players[2], players[1], lowest, players[0]))
-    found = [Instrument(names[t], p, bool(d)) for t, p, d in players[:, order].T.tolist()]
-    by_time = np.lexsort((notes.order, of))
-    bounds = np.searchsorted(of[by_time], np.arange(players.shape[1] + 1))
+    order = np.lexsort((players, lowest, players >> 8))
+    found = [Instrument(names[p >> 8], p >> 1 & 0x7F, bool(p & 1)) for p in players[order].tolist()]
+    by_time = np.argsort(of << 32 | notes.order)
+    bounds = np.searchsorted(of[by_time], np.arange(len(players) + 1))
     columns = [_columns(notes, by_time[bounds[i] : bounds[i + 1]]) for i in order]
     metas = [meta for track in tracks for meta in track.metas]
     tempos = [(m.tick, int.from_bytes(m.data[:3])) for m in metas if m.kind == SET_TEMPO and len(m.data) >= 3]
@@ -106,7 +105,13 @@ def _joined(tracks: list[Track]) -> Messages:
     columns = [np.concatenate(column) for column in zip(*(track.messages for track in tracks))]
     tick, order, status, data1, data2 = columns
     of_track = np.repeat(np.arange(len(tracks)), [len(track.messages.tick) for track in tracks])
-    return Messages(of_track, status & 15, tick, order, data1, data2, status >> 4)
+    port = np.array([_port(track) << 4 for track in tracks])
+    return Messages(of_track, status & 15 | port[of_track], tick, order, data1, data2, status >> 4)
+
+
+def _port(track: Track) -> int:
+    """The port on which a track plays: each has sixteen channels of its own."""
+    return next((meta.data[0] & 0x7F for meta in track.metas if meta.kind == PORT and meta.data), 0)
 
 
 def _signatures(metas: Iterable[Meta]) -> list[tuple[int, int, int]]:
@@ -150,20 +155,20 @@ class _Channels:
         banks = (messages.kind == 0xB) & (messages.data1 == 0)
         for i in np.flatnonzero((messages.kind == 0xC) | banks):
             track, channel, tick, order, data1, data2, kind = (int(column[i]) for column in messages)
-            drums = data2 in DRUM_BANKS or (channel == DRUM_CHANNEL and data2 != MELODIC_BANK)
+            drums = data2 in DRUM_BANKS or (channel & 15 == DRUM_CHANNEL and data2 != MELODIC_BANK)
             changes[channel].append((tick, track, order, *((data1, None) if kind == 0xC else (None, drums))))
         for number, track in enumerate(tracks):
             for meta in track.metas:
                 if meta.kind == SYSEX and (found := GS_RHYTHM.fullmatch(meta.data)):
-                    channel = GS_PARTS[found[1][0] & 15]
+                    channel = GS_PARTS[found[1][0] & 15] | _port(track) << 4
                     changes[channel].append((meta.tick, number, meta.order, None, found[2][0] > 0))
         self.states = {channel: self.of(channel, sorted(of, key=lambda c: c[:3])) for channel, of in changes.items()}
 
     def starts_as_drums(self, channel: int) -> bool:
-        return channel == DRUM_CHANNEL and channel not in self.controllers
+        return channel & 15 == DRUM_CHANNEL and channel not in self.controllers
 
     def of(self, channel: int, changes: list) -> tuple[np.ndarray, np.ndarray]:
-        """Moments (changes, 3: tick, track, order), and program and kind before the first and after each (1 + changes, 2)."""
+        """Moments of changes (n, 3: tick, track, order); program and kind before the first and after each (n + 1, 2)."""
         states = [(0, self.starts_as_drums(channel))]
         for *_, program, drums in changes:
             before = states[-1]
@@ -174,7 +179,7 @@ class _Channels:
         """Program and kind (1 for drums) of notes: of changes at a note's own tick those in other tracks count, and in
         its own track those that stand before it."""
         found = np.zeros((len(notes.start), 2), np.int64)
-        found[:, 1] = (notes.channel == DRUM_CHANNEL) & self.starts_as_drums(DRUM_CHANNEL)
+        found[:, 1] = (notes.channel & 15 == DRUM_CHANNEL) & ~np.isin(notes.channel, list(self.controllers))
         for channel, (moments, states) in self.states.items():
             mine = np.flatnonzero(notes.channel == channel)
             start, track, order = notes.start[mine], notes.track[mine], notes.order[mine]
@@ -197,7 +202,12 @@ def _expressive_channels(messages: Messages) -> set[int]:
         *(c[manager].tolist() for c in (messages.channel, messages.data1, messages.data2))
     ):
         selected[channel, number] = value
-        if number == 6 and (selected.get((channel, 101)), selected.get((channel, 100))) == (0, 6) and value:
+        if (
+            number == 6
+            and channel in (0, 15)
+            and (selected.get((channel, 101)), selected.get((channel, 100))) == (0, 6)
+            and value
+        ):
             return {channel, *(range(1, 1 + value) if channel == 0 else range(15 - value, 15))}
     sounding = (messages.kind == 0x9) & (messages.data2 > 0)
     for track in np.unique(messages.track[sounding & (messages.channel == DRUM_CHANNEL)]).tolist():
@@ -239,12 +249,12 @@ def _notes(messages: Messages, ends: np.ndarray, channels: _Channels) -> Notes:
     track, channel, tick, order, pitch, velocity, kind = (column[rows] for column in messages)
     on, off_tick = (kind == 0x9) & (velocity > 0), np.zeros(len(rows), np.int64)
     group = (channel * 128 + pitch) * (len(ends) + 1) + track
-    at = np.lexsort((order, group))
+    at = np.argsort(group << 32 | order)
     follows = np.append(group[at][1:] == group[at][:-1], False)
     is_on, after_is_on = on[at], np.append(on[at][1:], True)
     loose = np.unique(group[at][is_on & (~follows | after_is_on)])  # not one on, one off
     off_tick[at[:-1]] = tick[at][1:]
-    found = np.flatnonzero(on & ~np.isin(group, loose))
+    found = np.flatnonzero(on & ~np.isin(group, loose) if len(loose) else on)
     notes = Notes(*(column[found] for column in (track, channel, tick, order, pitch, velocity, off_tick)))
     if not len(loose):
         return notes

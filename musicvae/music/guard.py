@@ -7,13 +7,12 @@ other goes the careful way, `smf.py` and `channels.py`. Both ways give the same 
 
 import os
 import re
-from collections import defaultdict
+from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 from symusic import Score
 
-from musicvae.music.channels import DRUM_CHANNEL, Instrument, Parsed, named_drums, to_parsed
+from musicvae.music.channels import Instrument, Parsed, named_drums, to_parsed
 from musicvae.music.metre import MAX_BARS
 from musicvae.music.reasons import MAX_BYTES, MAX_INSTRUMENTS, MidiError
 from musicvae.music.smf import HEADER, Header, read_header, read_tracks, unwrapped
@@ -23,13 +22,19 @@ BANKS = (b"\x00\x78", b"\x00\x79", b"\x00\x7e", b"\x00\x7f")  # a controller and
 BANK_SELECT = re.compile(  # the same after the status of a controller, or after other controllers of one status
     rb"[\xb0-\xbf](?:[\x00-\x7f]{2}[\x80-\xff]{0,3}[\x00-\x7f])*\x00[\x78\x79\x7e\x7f]"
 )
+OTHER_PORT = re.compile(rb"\xff\x21\x01[^\x00]")
 REFUSED_STATUS = 0xF4
-SILENT_SYSTEM = np.isin(
-    np.arange(256), [0xF0, 0xF1, 0xF2, 0xF3, 0xF6, 0xF7, 0xF8, 0xFA, 0xFB, 0xFC, 0xFE]
-)  # not refused
+SILENT_SYSTEM = b"\xf0\xf1\xf2\xf3\xf6\xf7\xf8\xfa\xfb\xfc\xfe"  # statuses of system messages that are not refused
+NOTE_STATUSES, PROGRAM_STATUSES = bytes(range(0x90, 0xA0)), bytes(range(0xC0, 0xD0))
+OTHER_BYTES = bytes(set(range(256)) - set(NOTE_STATUSES + PROGRAM_STATUSES + SILENT_SYSTEM))
 CLOSING_TIME = 1 << 21  # ticks behind the end of a track at which we end every note: longer than music is
-CLOSERS = [
-    b"".join(bytes([*([] if pitch else [0x80 | channel]), pitch, 0, 0]) for pitch in range(128))
+MARKER = b"\x06\x01."
+CLOSING_TAILS = [  # of a track that plays on a channel: a note-off for each pitch
+    MARKER
+    + b"\x81\x80\x80\x00"
+    + bytes([0x80 | channel])
+    + b"\x00".join(bytes([p, 0]) for p in range(128))
+    + b"\x00\xff\x2f\x00"
     for channel in range(16)
 ]
 
@@ -65,7 +70,7 @@ def carefully(data: bytes, header: Header) -> Parsed:
 def _plainly(data: bytes, header: Header) -> Parsed | None:
     """What symusic finds in the bytes; None where it might misread them."""
     chunks = _chunks(data, header.at)
-    parts = None if not chunks or _has_system_messages(data, chunks) else _closed(data, chunks)
+    parts = _closed(data, chunks) if chunks else None
     if parts is None:
         return None
     clean = b"".join([b"MThd", HEADER.pack(6, 1, min(len(parts), 0xFFFF), header.ticks_per_quarter), *parts])
@@ -74,14 +79,16 @@ def _plainly(data: bytes, header: Header) -> Parsed | None:
         names = [printable(track.name) for track in score.tracks]
     except Exception:
         return None
+    if any("\ufffd" in name for name in names):
+        return None  # a name that is not UTF-8
     tracks = [(track, name) for track, name in zip(score.tracks, names) if track.note_num()]
     if len(tracks) > MAX_INSTRUMENTS:
         raise MidiError("too-many-instruments", f"{len(tracks):,}")
     notes = [track.notes.numpy() for track, _ in tracks]
     signatures = [(s.time, s.numerator, s.denominator) for s in score.time_signatures]
-    if any(own["duration"].max() >= CLOSING_TIME for own in notes) or _ambiguous(signatures):
-        return None  # a note without its end, or an order that symusic does not keep
     end = score.end()
+    if end >= CLOSING_TIME or _ambiguous(signatures):
+        return None  # a note without its end, or an order that symusic does not keep
     if end < 0:
         raise MidiError("bad-times")
     players = named_drums([Instrument(name, track.program, track.is_drum) for track, name in tracks], notes)
@@ -118,89 +125,89 @@ def _closed(data: bytes, chunks: list[tuple[int, int]]) -> list[bytes] | None:
 
     The parser does not tell where a track ends, only where its events are. So the last event (end of track, FF 2F 00)
     is turned into a marker (FF 06 01 "."), which counts in `Score.end()`: silence at the end survives. None where
-    channels or banks may be misread.
+    channels, banks or system messages may be misread.
     """
-    used = _channels(np.frombuffer(data, np.uint8), chunks)
-    if used is None or (any(bank in data for bank in BANKS) and BANK_SELECT.search(data)):
+    channels = _channels(data, chunks)
+    if channels is None or OTHER_PORT.search(data) or (any(b in data for b in BANKS) and BANK_SELECT.search(data)):
         return None
     parts = []
-    for (at, end), channels in zip(chunks, used):
-        closers = b"".join(CLOSERS[channel] for channel in channels)
-        tail = b"\x06\x01.\x81\x80\x80\x00" + closers + b"\xff\x2f\x00" if closers else b"\x06\x01."
+    for (at, end), channel in zip(chunks, channels):
+        tail = MARKER if channel is None else CLOSING_TAILS[channel]
         parts.append(b"MTrk" + (end - 2 - at + len(tail)).to_bytes(4) + data[at : end - 2] + tail)
     return parts
 
 
-def _has_system_messages(data: bytes, chunks: list[tuple[int, int]]) -> bool:
-    """Whether tracks hold system messages other than whole exclusive ones with a status after them.
+def _channels(data: bytes, chunks: list[tuple[int, int]]) -> list[int | None] | None:
+    """The one channel on which each track plays, None for a track without notes; None for a file in which a track plays
+    on several, or a channel's programs are not those of its one track, or that holds system messages."""
+    channels, strange = list[int | None](), list[int]()
+    for at, end in chunks:
+        statuses = data[at : end - 3].translate(None, OTHER_BYTES)
+        channel = _first_channel(data, statuses.translate(None, PROGRAM_STATUSES + SILENT_SYSTEM), at, end)
+        channels.append(channel)
+        own = b"" if channel is None else bytes([0x90 | channel, 0xC0 | channel])
+        for status in sorted(set(statuses.translate(None, own))):
+            strange += _places(data, status, at, end)
+    strange = strange and _without_whole_messages(data, strange)
+    if strange and _any_is_a_status(data, strange):
+        return None
+    playing = [channel for channel in channels if channel is not None]
+    shared = {channel for channel in playing if playing.count(channel) > 1}
+    return None if any(_several_programs(data, chunks, channels, channel) for channel in shared) else channels
 
-    The bytes of their statuses also stand in times and texts. A status that symusic refuses, put in the place of each,
-    tells: it is only seen where a status is expected.
-    """
-    content = np.frombuffer(data, np.uint8)
-    odd = np.flatnonzero((content >= 0xF0) & SILENT_SYSTEM[content])
-    starts, after = np.array(chunks).T
-    odd = odd[odd < after[np.searchsorted(starts, odd, side="right") - 1]]  # not in the heads of chunks
-    suspects, ends = list[int](), set[int]()
-    for at in odd[odd >= starts[0]].tolist():
+
+def _first_channel(data: bytes, statuses: bytes, start: int, end: int) -> int | None:
+    """The channel of the first note in a track, from the bytes of it that may be statuses of notes."""
+    if not statuses.strip(statuses[:1]):
+        return statuses[0] & 15 if statuses else None
+    first = {next(_places(data, status, start, end), end): status for status in set(statuses)}
+    at = min(first)
+    return first[at] & 15 if at < end else None
+
+
+def _places(data: bytes, status: int, start: int, end: int) -> Iterator[int]:
+    """Where a byte stands in a track as the status of a message would: between data bytes."""
+    width = 2 if status < 0xC0 else 1 if status < 0xF0 else 0
+    at = data.find(status, start, end)
+    while at >= 0:
+        if data[at - 1] < 0x80 and data[at + 1 : at + 1 + width].isascii():
+            yield at
+        at = data.find(status, at + 1, end)
+
+
+def _without_whole_messages(data: bytes, places: list[int]) -> list[int]:
+    """The places less those where a whole system exclusive message before a status begins and ends."""
+    whole = set[int]()
+    for at in places:
         last = at + 1 + data[at + 1]
-        whole = data[at] == 0xF0 and data[at + 1] < 0x80 and data[last : last + 1] == b"\xf7"
-        if whole and data[last + 1 : last + 2] < b"\x80" <= data[last + 2 : last + 3]:
-            ends.add(last)
-        elif at not in ends and data[at - 1] < 0x80:
-            suspects.append(at)
-    if not suspects:
-        return False
+        if data[at] == 0xF0 and data[at + 1] < 0x80 and data[last : last + 1] == b"\xf7":
+            if data[last + 1 : last + 2] < b"\x80" <= data[last + 2 : last + 3]:
+                whole |= {at, last}
+    return [at for at in places if at not in whole]
+
+
+def _several_programs(data: bytes, chunks: list[tuple[int, int]], channels: list[int | None], channel: int) -> bool:
+    """Whether tracks that share a channel may play it with different programs."""
+    programs = set[int]()
+    for (at, end), own in zip(chunks, channels):
+        if own == channel:
+            changes = list(_places(data, 0xC0 | channel, at, end))
+            programs |= {data[place + 1] for place in changes}
+            if not changes or changes[0] > data.find(0x90 | channel, at, end):
+                programs.add(0)
+    return len(programs) > 1
+
+
+def _any_is_a_status(data: bytes, places: list[int]) -> bool:
+    """Whether any of these bytes is a status, and not a part of a time, a text or the like.
+
+    A status that symusic refuses, put in the place of each, tells: it is only seen where a status is expected.
+    """
     changed = bytearray(data)
-    for at in suspects:
+    for at in places:
         changed[at] = REFUSED_STATUS
     try:
         Score.from_midi(bytes(changed))
     except Exception:
         return True
     return False
-
-
-def _channels(content: np.ndarray, chunks: list[tuple[int, int]]) -> list[list[int]] | None:
-    """The channels on which each track may have notes; None where symusic may give some notes the wrong instrument.
-
-    It knows the program changes of a track alone, and makes an instrument of each channel and program.
-    """
-    shaped = (content[:-3] < 0x80) & (content[2:-1] < 0x80)
-    message = (content[1:-2] & 0xF0) * shaped
-    starts = [at for at, _ in chunks]
-
-    def places(kind: int, where: np.ndarray | bool = True) -> tuple[np.ndarray, np.ndarray]:
-        """Bytes that may be the status of a message, and for each its track * 16 + channel."""
-        at = np.flatnonzero((message == kind) & where) + 1
-        return at, (np.searchsorted(starts, at, side="right") - 1) * 16 + (content[at] & 15)
-
-    notes, note_keys = places(0x90, content[3:] < 0x80)
-    playing = np.flatnonzero(np.bincount(note_keys, minlength=1)).tolist()
-    programs: dict[int, dict[int, set[int]]] = defaultdict(lambda: defaultdict(set))  # by channel and track
-    early = set[int]()
-    changes, change_keys = places(0xC0)
-    for at, key in zip(changes.tolist(), change_keys.tolist()):
-        programs[key & 15][key >> 4].add(int(content[at + 1]))
-        if key in playing and at < notes[np.argmax(note_keys == key)]:
-            early.add(key)
-    used: list[list[int]] = [[] for _ in chunks]
-    for key in playing:
-        used[key >> 4].append(key & 15)
-        if key not in early:
-            programs[key & 15][key >> 4].add(0)
-    one_each = all(
-        _one_program(of_tracks, [t for t in of_tracks if t * 16 + c in playing]) for c, of_tracks in programs.items()
-    )
-    apart = all(_apart([programs[c][t] for c in own if c != DRUM_CHANNEL]) for t, own in enumerate(used))
-    return used if one_each and apart else None
-
-
-def _one_program(of_tracks: dict[int, set[int]], playing: list[int]) -> bool:
-    """Whether a channel's programs are those of its one track, or always the same."""
-    return len(playing) == len(of_tracks) == 1 or len(set.union(*of_tracks.values())) == 1
-
-
-def _apart(programs: list[set[int]]) -> bool:
-    """Whether no two channels of a track share a program."""
-    return len(programs) < 2 or sum(map(len, programs)) == len(set.union(*programs))

@@ -225,8 +225,10 @@ def _note_track(song: Song, index: int):
     from mido import Message, MetaMessage
 
     player, notes = song.instruments[index], song.notes
-    channel = 9 if player.is_drum else index % 15 + (index % 15 >= 9)  # the tenth channel belongs to drums
+    port, channel = _place(song.instruments, index)
     events: list = [(0, 0, MetaMessage("track_name", name=player.name))] if player.name else []
+    if port:
+        events.append((0, 0, MetaMessage("midi_port", port=port)))
     events.append((0, 1, Message("program_change", channel=channel, program=player.program)))
     mine = notes.instrument == index
     for start, end, pitch, velocity in zip(
@@ -235,6 +237,14 @@ def _note_track(song: Song, index: int):
         events.append((start, 3, Message("note_on", channel=channel, note=pitch, velocity=max(velocity, 1))))
         events.append((end, 2, Message("note_off", channel=channel, note=pitch)))  # 2 < 3: an end before a new start
     return _track(events, song.steps)
+
+
+def _place(players: tuple[Instrument, ...], index: int) -> tuple[int, int]:
+    """Port and channel of an instrument: no two share one, as a channel has one program for the whole file."""
+    alike = sum(player.is_drum == players[index].is_drum for player in players[:index])
+    if players[index].is_drum:
+        return alike % 128, 9
+    return alike // 15 % 128, alike % 15 + (alike % 15 >= 9)  # the tenth channel belongs to drums
 
 
 def _track(events: list, steps: int):

@@ -88,7 +88,7 @@ def read_tracks(data: bytes, at: int) -> list[Track]:
     while (at := _next_track(data, at)) >= 0:
         claimed = at + 8 + int.from_bytes(data[at + 4 : at + 8])
         trusted = claimed == len(data) or data[claimed : claimed + 4] == b"MTrk"
-        reader = _Reader(steps, len(tracks) + 1, claimed if trusted else len(data))
+        reader = _Reader(steps, len(tracks) + 1, claimed, trusted)
         ended = reader.read(at + 8)
         rest = data[ended:claimed] if trusted else b""
         if any(rest) and b"MTrk" not in rest:
@@ -150,8 +150,9 @@ class _Steps:
 class _Reader:
     """Reads one track."""
 
-    def __init__(self, steps: _Steps, number: int, end: int):
-        self.steps, self.data, self.number, self.end = steps, steps.data, number, end
+    def __init__(self, steps: _Steps, number: int, claimed: int, trusted: bool):
+        self.steps, self.data, self.number = steps, steps.data, number
+        self.end, self.open = claimed if trusted else len(self.data), claimed > len(self.data)
         self.positions = list[int]()  # of all events
         self.marks = list[tuple[int, int, bytes]]()  # meta events: the number of the event, its kind, its data
         self.odd = dict[int, tuple[int, int, int]]()  # messages that needed a closer look, by the number of the event
@@ -162,9 +163,10 @@ class _Reader:
         try:
             return self.follow(at)
         except (IndexError, EOFError):
-            raise MidiError("truncated", f"in track {self.number}") from None
-        except ValueError as error:
-            raise MidiError("malformed", f"{error} in track {self.number}, byte {self.positions[-1]:,}") from None
+            error = "an event is cut off"
+        except ValueError as found:
+            error = str(found)
+        raise MidiError("truncated" if self.open else "malformed", f"{error} in track {self.number}")
 
     def follow(self, at: int) -> int:
         width, append, end = 0, self.positions.append, self.end
@@ -227,7 +229,7 @@ class _Reader:
         width, found = 1 if _ONE_DATA[status] else 2, list[int]()
         while len(found) < width:
             if self.data[at] < 0xF8 or self.data[at] == META:
-                found.append(self.data[at] & 0x7F)
+                found.append(min(self.data[at], 0x7F))  # a value out of range is the largest
             at += 1
         self.odd[len(self.positions) - 1] = (status, found[0], found[1] if width == 2 else 0)
         return at, False, width
@@ -255,7 +257,7 @@ class _Reader:
     def track(self, order: int) -> Track:
         """What was read; `order` is the number of the file's events before it."""
         at = np.array(self.positions, np.int64)
-        content, delta = self.steps.content.astype(np.int64), self.steps.delta[at]
+        content, delta = self.steps.content, self.steps.delta[at]
         ticks = np.zeros(len(at), np.int64)
         for place in range(4):
             inside = place < delta
@@ -266,7 +268,10 @@ class _Reader:
         last = np.maximum.accumulate(np.where(explicit, np.arange(len(at)), -1)) if len(at) else at
         first = at + delta + (status >= 0x80)
         status = np.where(status < 0xF0, status[last], 0) if len(at) else status
-        data1, data2 = content[first], np.where(_ONE_DATA[status], 0, content[first + 1])
+        data1, data2 = (
+            content[first].astype(np.int64),
+            np.where(_ONE_DATA[status], 0, content[first + 1].astype(np.int64)),
+        )
         for number, message in self.odd.items():
             status[number], data1[number], data2[number] = message
         kept = np.flatnonzero(status)

@@ -1,6 +1,11 @@
 """Names in MIDI files -> text that can be printed: files do not say how they are encoded."""
 
+import re
 import unicodedata
+
+ACCENTED = re.compile(
+    r"[A-Za-z][^\x00-\x7f](?![^\x00-\x7f])"
+)  # one other letter after a Latin one: an accent, no kanji
 
 
 def decoded(data: bytes) -> str:
@@ -9,9 +14,11 @@ def decoded(data: bytes) -> str:
         return printable(data.decode("utf-16", errors="replace"))
     for encoding in ("utf-8", "shift_jis"):
         try:
-            return printable(data.decode(encoding))
+            text = data.decode(encoding)
         except UnicodeDecodeError:
             continue
+        if encoding == "utf-8" or not ACCENTED.search(text):
+            return printable(text)
     return printable(data.decode("latin-1"))
 
 
