@@ -82,6 +82,11 @@ class Melody:
     highest: int = 127
 
     @property
+    def melodic(self) -> tuple[bool, ...]:
+        """Of each stream: whether its tokens are notes and note-offs, not sets of drums."""
+        return (True,)
+
+    @property
     def vocab_sizes(self) -> tuple[int, ...]:
         return (FIRST_PITCH + self.highest - self.lowest + 1,)
 
@@ -146,6 +151,11 @@ class Drums:
             raise ValueError(f"no drum map {self.drum_map!r}; known are {', '.join(DRUM_MAPS)}")
 
     @property
+    def melodic(self) -> tuple[bool, ...]:
+        """Of each stream: whether its tokens are notes and note-offs, not sets of drums."""
+        return (False,)
+
+    @property
     def vocab_sizes(self) -> tuple[int, ...]:
         return (2 ** len(DRUM_CLASSES),)
 
@@ -203,6 +213,11 @@ class Trio:
     drum_map: str = "current"
     name: str = "trio"
     melody: Melody = Melody()  # how melody and bass are written
+
+    @property
+    def melodic(self) -> tuple[bool, ...]:
+        """Of each stream: whether its tokens are notes and note-offs, not sets of drums."""
+        return (True, True, False)
 
     @property
     def vocab_sizes(self) -> tuple[int, ...]:
