@@ -218,6 +218,7 @@ def test_windows_of_real_songs_are_as_the_plain_rules_say(kind, bars, real_files
     assert found == [plain_windows(s, kind, bars) for s in songs]
     assert sum(map(len, found)) > 50
 
+
 @kinds
 @pytest.mark.parametrize("bars", [2, 3])
 @settings(max_examples=40, deadline=None)

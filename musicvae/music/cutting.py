@@ -119,10 +119,12 @@ def _describe(song: Song, representation: Representation, instrument: int | None
     def track(index: int | None) -> str:
         return "silent" if index is None else f'track {index + 1} "{song.instruments[index].name}"'
 
+    kits = [i for i, player in enumerate(song.instruments) if player.is_drum]
+    played = [i for i in kits if (song.notes.instrument == i).any()]
+    drums = "all" if len(played) == len(kits) else ", ".join(map(track, played))
     if isinstance(representation, Trio):
         lead, low = representation.choose(song, instrument)
-        drums = "all" if any(player.is_drum for player in song.instruments) else "silent"
-        return f"melody: {track(lead)}, bass: {track(low)}, drums: {drums}"
+        return f"melody: {track(lead)}, bass: {track(low)}, drums: {drums if kits else 'silent'}"
     if representation.name == "drums":
-        return "all drums" if instrument is None else track(instrument)
+        return track(instrument) if instrument is not None else "all drums" if drums == "all" else drums
     return track(representation.choose(song, instrument))  # type: ignore[union-attr]
