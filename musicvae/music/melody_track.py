@@ -3,7 +3,7 @@
 Basses, percussion and effects are taken only where nothing else plays. Of the rest a name that says so decides;
 without one, a linear score. Its weights were fitted by softmax regression, with all names hidden, to one half of the
 tunes of four collections whose melody is known: hymns in four parts, songs with piano, and two of melody, bass and
-drums. The weight of names that say accompaniment was set by hand.
+drums. `RARE`, `OFTEN` and the weight of names that say accompaniment were set by hand.
 """
 
 import re
