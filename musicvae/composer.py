@@ -20,7 +20,7 @@ from musicvae.model.prior import PRIOR, Prior, load_prior
 from musicvae.model.sampling import FastDecoder
 from musicvae.model.vae import MusicVAE, draw_prior, draw_uniforms
 from musicvae.model.vectors import ATTRIBUTES, load_vectors
-from musicvae.music.cutting import Span, cut, paste, trimmed
+from musicvae.music.cutting import Span, cut, paste, silenced, silent_steps, trimmed
 from musicvae.music.midi import DEFAULT_TEMPO, STEPS_PER_BAR, Song
 from musicvae.music.representation import Representation, representation
 
@@ -258,14 +258,15 @@ class Composer:
     ) -> Reconstruction:
         """`reconstruct` with mu of every window moved by so much of each attribute vector, by default of the model's.
 
-        An amount of 1 is the way from the mean of the windows that lack an attribute to those that have it. Windows
-        in which nothing happens stay silent, and do not count in the accuracy.
+        An amount of 1 is the way from the mean of the windows that lack an attribute to those that have it. Silence
+        of more than a bar stays silent; windows in which nothing happens do not count in the accuracy.
         """
         encoding = self.encode(song, instrument=instrument, bar=bar, pad=pad)
         z = encoding.mu + self.direction(amounts, vectors)
         tokens, tempo = self.decode_tokens(z, temperature, seed), song.tempo_at(bar * STEPS_PER_BAR)
+        melodic = self.representation.melodic  # a model would fill long silence with what it knows
+        tokens = silenced(tokens, silent_steps(encoding.tokens, melodic), melodic)
         sounding = np.any(encoding.tokens, axis=(1, 2), keepdims=True)[:, 0, 0]
-        tokens[~sounding] = 0  # no model learns windows of nothing, and would fill them with what it knows
         pairs = list(zip(trimmed(tokens, encoding.spans), trimmed(encoding.tokens, encoding.spans)))
         counted = [pair for pair, heard in zip(pairs, sounding) if heard] or pairs
         right = np.concatenate([(a == b).all(axis=1) for a, b in counted])

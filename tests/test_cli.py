@@ -208,7 +208,10 @@ def test_every_mistake_is_one_line_with_a_way_out_and_writes_nothing(musicvae, r
         (["reconstruct", run, tmp_path / "nothing.mid", "--out", out], "nothing.mid"),
         (["reconstruct", run, tmp_path / "broken.mid", "--out", out], "ends in the middle"),
         (["reconstruct", run, tmp_path / "beat.mid", "--out", out], "no melody"),
-        (["reconstruct", run, midi / "tune-00.mid", "--track", 9, "--out", out], "track 9 cannot be"),
+        (
+            ["reconstruct", run, midi / "tune-00.mid", "--track", 9, "--out", out],
+            "no track '9'; there are 1 \"melody\"",
+        ),
         (["reconstruct", run, midi / "tune-00.mid", "--bar", 99, "--out", out], "no bar 99"),
         (["decode", run, tmp_path / "text.npz", "--out", out], "no .npz file"),
         (["dataset", "build", tmp_path / "none", "--representation", "melody", "--out", out], "no such file"),

@@ -251,7 +251,7 @@ def test_vectors_learnt_for_a_run_lie_in_its_folder(musicvae, data, composer, tm
         (("average", "melody-2", "A", "B", "--weights", "1e308", "1e308"), "they must be 0 or more"),
         (("interpolate", "melody-2", "A", "B", "--steps", 10**8), "from 1 to 10,000"),
         (("grid", "melody-2", "A", "B", "A", "B", "--size", 10**6), "from 1 to 10,000"),
-        (("reconstruct", "melody-2", "A", "--track", 0), "tracks are numbered from 1"),
+        (("reconstruct", "melody-2", "A", "--track", 0), "no track '0'; there are 1"),
         (("attribute", "sweep", "melody-2", "A", "--attribute", "note-density", "--amounts"), "give one or more"),
         (("attribute", "sweep", "melody-2", "A", "--attribute", "x", "--amounts", 1, 1.00000001), "differ in six"),
         (("attribute", "swap", "melody-2", "A", "--from", "busy", "--to", "busy"), "two different attributes"),

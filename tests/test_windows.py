@@ -1,12 +1,14 @@
 """Songs -> windows: the rules once more, one window and one step at a time."""
 
 import random
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from musicvae.music.cutting import cut
 from musicvae.music.midi import Instrument, MidiError, Piece, Song, sorted_notes
 from musicvae.music.representation import Drums, Melody, Representation, Trio, representation
 from musicvae.music.windows import MAX_PAIRS, MAX_WINDOWS, TooManyWindows, find_windows
@@ -215,3 +217,27 @@ def test_windows_of_real_songs_are_as_the_plain_rules_say(kind, bars, real_files
     found = found_windows(songs, kind, bars)
     assert found == [plain_windows(s, kind, bars) for s in songs]
     assert sum(map(len, found)) > 50
+
+
+@kinds
+@pytest.mark.parametrize("bars", [2, 3])
+@settings(max_examples=40, deadline=None)
+@given(song=bands())
+def test_a_song_is_cut_into_the_windows_of_a_data_set(kind, bars, song):
+    found = find_windows([song], kind, bars)
+    for instrument, bar, tokens in zip(found.instrument.tolist(), found.bar.tolist(), found.tokens):
+        cuts = [
+            cut(heard, kind, bars, instrument=None if instrument < 0 else instrument, bar=bar).tokens[0]
+            for heard in with_each_bass(song)
+        ]
+        assert any(np.array_equal(tokens, window) for window in cuts)
+
+
+def with_each_bass(song: Song) -> list[Song]:
+    """The song with one of its basses at a time; the others have the program of a choir."""
+    low = [i for i, p in enumerate(song.instruments) if not p.is_drum and p.program == BASS.program]
+    choir = Instrument("choir", 52, False)
+    return [
+        replace(song, instruments=tuple(choir if i in low and i != j else p for i, p in enumerate(song.instruments)))
+        for j in low or [-1]
+    ]

@@ -21,7 +21,7 @@ from musicvae.commands.options import (
     label,
     load,
     print_json,
-    read,
+    read_as,
     through,
 )
 from musicvae.commands.output import Output, write
@@ -164,7 +164,7 @@ def bend(
     from musicvae.model.vectors import ATTRIBUTES, load_vectors
     from musicvae.music.cutting import paste
 
-    song = read(file)
+    song = read_as(composer, file, playing.melody, playing.drums, playing.track)
     known = composer.attributes() | (load_vectors(vectors, composer.latent_size) if vectors else {})
     done = {}
     for name, amounts in variants.items():

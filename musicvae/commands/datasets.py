@@ -18,6 +18,12 @@ def build(
     groups: Annotated[Path | None, arg(help="CSV with columns file and group: files that must not be parted.")] = None,
     train_only: Annotated[tuple[Path, ...], arg(help="Folders whose music never validates or tests.")] = (),
     drum_map: Annotated[Literal["current", "2018"], arg(help="Which pitches make the nine drum classes.")] = "current",
+    melody: Annotated[
+        tuple[str, ...], arg(metavar="NAME", help="Names of tracks: where a file has one, only that is the melody.")
+    ] = (),
+    drums: Annotated[
+        tuple[str, ...], arg(metavar="NAME", help="Names of tracks: where a file has one, only that is the drums.")
+    ] = (),
     overwrite: Annotated[bool, arg(help="Replace a data set of that name.")] = False,
 ) -> None:
     """Turn folders of MIDI (and archives of it) into unique windows, split into train, validation and test.
@@ -31,7 +37,7 @@ def build(
 
     if not folders:
         raise ValueError("no folder given; name one or more folders of MIDI files")
-    settings = DatasetSettings(representation, bars, drum_map)
+    settings = DatasetSettings(representation, bars, drum_map, melody, drums)
     with Bars() as progress:
         dataset = build_dataset(
             list(folders),

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 if TYPE_CHECKING:
     from musicvae.composer import Composer, Phrase
@@ -19,18 +19,28 @@ from musicvae.commands.options import (
     Seed,
     Temperature,
     about,
-    index,
     label,
     load,
-    read,
+    read_as,
 )
 from musicvae.commands.output import Output, write
 
 FileA = Annotated[Positional[Path], arg(metavar="A.mid")]
 FileB = Annotated[Positional[Path], arg(metavar="B.mid")]
+MelodyTracks = Annotated[
+    tuple[str, ...],
+    arg(
+        metavar="TRACK",
+        help="The track that is the melody of each song, or of all, by number or name; by default the one that "
+        "inspect marks.",
+    ),
+]
+DrumsTracks = Annotated[
+    tuple[str, ...],
+    arg(metavar="TRACK", help="The track that is the drums of each song, or of all; by default all of channel 10."),
+]
 Tracks = Annotated[
-    tuple[int, ...],
-    arg(help="Which track of each song, or of all, as numbered by inspect; by default the one that inspect marks."),
+    tuple[str, ...], arg(metavar="TRACK", help="Another word for --melody, and in drum models for --drums.")
 ]
 Bars = Annotated[
     tuple[int, ...], arg(help="Bar of each song, or of all, from which to take the first full window with a note.")
@@ -45,6 +55,8 @@ class Windows:
 
     temperature: Temperature = 0.0
     seed: Seed = 0
+    melody: MelodyTracks = ()
+    drums: DrumsTracks = ()
     track: Tracks = ()
     bar: Bars = (0,)
     pad: Pad = False
@@ -142,14 +154,18 @@ def grid(
     write(songs, output, row=base, joined=joined, columns=size, labels=places)
 
 
+T = TypeVar("T")
+
+
 def phrases(composer: "Composer", files: tuple[Path, ...], playing: Windows) -> "list[Phrase]":
     """The first full window of each file from its --bar on, and a line about each: which track, which bars."""
     found = []
-    chosen_tracks = one_each(playing.track, len(files), "--track")
-    for file, track, bar in zip(files, chosen_tracks, one_each(playing.bar, len(files), "--bar")):
-        song = read(file)
+    options = ("melody", "drums", "track")
+    named = zip(*(one_each(getattr(playing, option), len(files), f"--{option}") for option in options))
+    for file, tracks, bar in zip(files, named, one_each(playing.bar, len(files), "--bar")):
+        song = read_as(composer, file, *tracks)
         with about(file):
-            phrase = composer.phrase(song, instrument=index(track), bar=bar or 0, pad=playing.pad)
+            phrase = composer.phrase(song, bar=bar or 0, pad=playing.pad)
         first, last = phrase.span.bar, phrase.span.bar + phrase.span.bars - 1
         rest = f" of {song.bars}; others with --bar" if song.bars > phrase.span.bars else ""
         print(f"{file}: {phrase.chosen}; bars {first} to {last}{rest}")
@@ -157,7 +173,7 @@ def phrases(composer: "Composer", files: tuple[Path, ...], playing: Windows) -> 
     return found
 
 
-def one_each(values: tuple[int, ...], files: int, option: str) -> list[int | None]:
+def one_each(values: tuple[T, ...], files: int, option: str) -> list[T | None]:
     """The value of an option for each file: its own, that of all, or none."""
     if len(values) not in (0, 1, files):
         raise ValueError(f"{option} has {len(values)} values for {files} files; give one for each, or one for all")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 if TYPE_CHECKING:
     from musicvae.composer import Composer
     from musicvae.music.midi import Song
+    from musicvae.music.roles import Roles
 
 from tyro.conf import Positional, arg
 
@@ -21,9 +22,17 @@ Overwrite = Annotated[bool, arg(help="Write into a folder that holds files, repl
 Number = Annotated[int, arg(aliases=["-n"], help="How many.")]
 Temperature = Annotated[float, arg(help="0 is the most likely music, 1 the model's own spread.")]
 Seed = Annotated[int, arg(help="The same seed writes the same files.")]
-Track = Annotated[
-    int | None, arg(help="Which track of the song, as numbered by inspect; by default the one that inspect marks.")
+MelodyTrack = Annotated[
+    str | None,
+    arg(
+        metavar="TRACK", help="The track that is the melody, by number or name; by default the one that inspect marks."
+    ),
 ]
+DrumsTrack = Annotated[
+    str | None,
+    arg(metavar="TRACK", help="The track that is the drums, by number or name; by default all of channel 10."),
+]
+Track = Annotated[str | None, arg(metavar="TRACK", help="Another word for --melody, and in drum models for --drums.")]
 Bar = Annotated[int, arg(help="First bar to take, from 0.")]
 Pad = Annotated[bool, arg(help="Fill a song that is shorter than the model's window with silence.")]
 Device = Annotated[str, arg(help="cpu, cuda, or auto.")]
@@ -36,6 +45,8 @@ class WholeSong:
 
     temperature: Temperature = 0.0
     seed: Seed = 0
+    melody: MelodyTrack = None
+    drums: DrumsTrack = None
     track: Track = None
     bar: Bar = 0
     pad: Pad = False
@@ -81,19 +92,32 @@ def about(file: Path) -> Iterator[None]:
         raise ValueError(f"{file}: {error}. See the tracks with: musicvae inspect {file}") from None
 
 
-def index(track: int | None) -> int | None:
-    """Tracks are numbered from 1 for people and from 0 for the composer; None leaves the choice to it."""
-    if track is not None and track < 1:
-        raise ValueError(f"--track {track}; tracks are numbered from 1, see: musicvae inspect FILE")
-    return None if track is None else track - 1
+def read_as(
+    composer: "Composer", file: Path, melody: str | None = None, drums: str | None = None, track: str | None = None
+) -> "Song":
+    """The song in a file, with the tracks named as its melody and drums. ValueError, with the file's name."""
+    from musicvae.music.roles import with_roles
+
+    song = read(file)
+    with about(file):
+        return with_roles(song, composer.representation, roles(melody, drums, track, composer.representation.name))
+
+
+def roles(melody: str | None, drums: str | None, track: str | None, kind: str = "melody") -> "Roles":
+    """The options --melody and --drums, and --track for one of them. ValueError where both words are used."""
+    from musicvae.music.roles import Roles
+
+    if track is not None and (drums if kind == "drums" else melody) is not None:
+        raise ValueError(f"--track is another word for --{'drums' if kind == 'drums' else 'melody'}; give one of them")
+    melody, drums = (melody, drums or track) if kind == "drums" else (melody or track, drums)
+    return Roles(*(() if given is None else (given,) for given in (melody, drums)))
 
 
 def through(playing: WholeSong) -> dict[str, Any]:
-    """The options as `Composer.reconstruct` and `shift` take them. ValueError for a track that cannot be."""
+    """The options as `Composer.reconstruct` and `shift` take them."""
     return {
         "temperature": playing.temperature,
         "seed": playing.seed,
-        "instrument": index(playing.track),
         "bar": playing.bar,
         "pad": playing.pad,
     }

@@ -8,8 +8,10 @@ from tyro.conf import Positional, arg
 from musicvae.commands.options import (
     Bar,
     Device,
+    DrumsTrack,
     File,
     Json,
+    MelodyTrack,
     Model,
     Number,
     Pad,
@@ -18,12 +20,13 @@ from musicvae.commands.options import (
     Temperature,
     Track,
     about,
-    index,
     label,
     load,
     print_json,
     read,
+    read_as,
     read_vectors,
+    roles,
     source_of,
     through,
 )
@@ -64,7 +67,8 @@ def reconstruct(
     playing: Playing,
 ) -> None:
     """Send a song through the latent space and back: what does the model keep of it?"""
-    composer, song = load(model, playing.device, encodes=True), read(file)
+    composer = load(model, playing.device, encodes=True)
+    song = read_as(composer, file, playing.melody, playing.drums, playing.track)
     with about(file):
         result = composer.reconstruct(song, **through(playing))
     windows = len(result.encoding.spans)
@@ -79,6 +83,8 @@ def encode(
     files: Annotated[Positional[tuple[Path, ...]], arg(metavar="FILE...")],
     /,
     out: Annotated[Path, arg(metavar="FILE.npz", help="File to write: arrays mu, sigma (windows, Z), source, bar.")],
+    melody: MelodyTrack = None,
+    drums: DrumsTrack = None,
     track: Track = None,
     bar: Bar = 0,
     pad: Pad = False,
@@ -100,8 +106,9 @@ def encode(
     composer = load(model, device, encodes=True)
     parts = []
     for file in files:
+        song = read_as(composer, file, melody, drums, track)
         with about(file):
-            parts.append(composer.encode(read(file), instrument=index(track), bar=bar, pad=pad))
+            parts.append(composer.encode(song, bar=bar, pad=pad))
         print(f"{file}: {parts[-1].chosen}; {len(parts[-1].spans)} windows of {composer.bars} bars")
     arrays: dict[str, Any] = {
         "mu": np.concatenate([p.posterior.mu for p in parts]),
@@ -178,6 +185,8 @@ def page(
 def inspect(
     file: File,
     /,
+    melody: MelodyTrack = None,
+    drums: DrumsTrack = None,
     track: Track = None,
     bar: Bar = 0,
     bars: Annotated[int, arg(help="How many bars to draw.")] = 4,
@@ -185,11 +194,13 @@ def inspect(
 ) -> None:
     """Show what each track of a MIDI file would give, what stops it, and a piano roll."""
     from musicvae.music.inspection import inspect_song, print_inspection
+    from musicvae.music.roles import find_track
 
-    song = read(file)
-    found = inspect_song(song)
+    song, given = read(file), roles(melody, drums, track)
+    with about(file):
+        found = inspect_song(song, given)
+        shown = [find_track(song, name) for name in (*given.melody, *given.drums)]
+        if not json:
+            print_inspection(song, found, shown[0] if shown else None, bar, bars)
     if json:
         print_json({"file": str(file), **found})
-    else:
-        with about(file):
-            print_inspection(song, found, track, bar, bars)

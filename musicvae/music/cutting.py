@@ -6,7 +6,8 @@ from typing import NamedTuple
 import numpy as np
 
 from musicvae.music.midi import STEPS_PER_BAR, Song, join
-from musicvae.music.representation import Representation, Trio
+from musicvae.music.representation import FIRST_PITCH, NOTE_OFF, Representation, Trio
+from musicvae.music.windows import MAX_SILENT_STEPS, cut_windows
 
 
 class Span(NamedTuple):
@@ -42,18 +43,48 @@ def cut(
     """
     stream = representation.to_tokens(song, instrument)
     spans = _spans(song, representation.name, bars, bar, pad)
+    windows = _windows(stream, spans, bars * STEPS_PER_BAR, representation.melodic)
     if not whole:
-        full = [span for span in spans if span.bars == bars] or spans
-        spans = [next((span for span in full if _part(stream, span).any()), full[0])]
-    windows = np.zeros((len(spans), bars * STEPS_PER_BAR, stream.shape[1]), np.int64)
-    for window, span in zip(windows, spans):
-        part = _part(stream, span)
-        window[: len(part)] = part
+        full = [i for i, span in enumerate(spans) if span.bars == bars] or list(range(len(spans)))
+        first = next((i for i in full if windows[i].any()), full[0])
+        windows, spans = windows[first : first + 1], [spans[first]]
     return Cut(windows, spans, _describe(song, representation, instrument))
 
 
-def _part(stream: np.ndarray, span: Span) -> np.ndarray:
-    return stream[span.bar * STEPS_PER_BAR : (span.bar + span.bars) * STEPS_PER_BAR]
+def _windows(stream: np.ndarray, spans: list[Span], steps: int, melodic: tuple[bool, ...]) -> np.ndarray:
+    """A song's stream (T, streams) -> its windows (N, steps, streams) as data sets hold them, padded with silence."""
+    padded = np.pad(stream, ((0, steps), (0, 0)))
+    at = np.array([span.bar * STEPS_PER_BAR for span in spans], np.int64)
+    windows = np.stack([cut_windows(line, at, steps, kind) for line, kind in zip(padded.T, melodic)], axis=-1)
+    for window, span in zip(windows, spans):
+        window[span.bars * STEPS_PER_BAR :] = 0
+    return windows
+
+
+def silent_steps(windows: np.ndarray, melodic: tuple[bool, ...]) -> np.ndarray:
+    """Windows (N, T, streams) -> (N, T) whether a step lies in a silence, in every stream, of more than a bar.
+
+    No model learns such windows.
+    """
+    sounds = np.where(melodic, _last_event(windows) >= FIRST_PITCH, windows > 0).any(axis=-1)
+    step = np.arange(windows.shape[1])
+    before = np.maximum.accumulate(np.where(sounds, step, -1), axis=1)
+    after = np.minimum.accumulate(np.where(sounds, step, len(step))[:, ::-1], axis=1)[:, ::-1]
+    return after - before - 1 > MAX_SILENT_STEPS
+
+
+def _last_event(windows: np.ndarray) -> np.ndarray:
+    """Windows (N, T, streams) -> at each step the last token so far that is not 0."""
+    steps = np.arange(windows.shape[1])[None, :, None]
+    at = np.maximum.accumulate(np.where(windows > 0, steps, 0), axis=1)
+    return np.take_along_axis(windows, at, axis=1)
+
+
+def silenced(windows: np.ndarray, silent: np.ndarray, melodic: tuple[bool, ...]) -> np.ndarray:
+    """Windows (N, T, streams) without what they play where `silent` (N, T): a held note ends where that begins."""
+    begins = silent & ~np.pad(silent, ((0, 0), (1, 0)))[:, :-1]
+    tokens = np.where(silent[..., None], 0, windows)
+    return np.where(begins[..., None] & np.array(melodic) & (_last_event(tokens) >= FIRST_PITCH), NOTE_OFF, tokens)
 
 
 def paste(tokens: np.ndarray, spans: Sequence[Span], representation: Representation, tempo: float) -> Song:
@@ -88,10 +119,12 @@ def _describe(song: Song, representation: Representation, instrument: int | None
     def track(index: int | None) -> str:
         return "silent" if index is None else f'track {index + 1} "{song.instruments[index].name}"'
 
+    kits = [i for i, player in enumerate(song.instruments) if player.is_drum]
+    played = [i for i in kits if (song.notes.instrument == i).any()]
+    drums = "all" if len(played) == len(kits) else ", ".join(map(track, played))
     if isinstance(representation, Trio):
         lead, low = representation.choose(song, instrument)
-        drums = "all" if any(player.is_drum for player in song.instruments) else "silent"
-        return f"melody: {track(lead)}, bass: {track(low)}, drums: {drums}"
+        return f"melody: {track(lead)}, bass: {track(low)}, drums: {drums if kits else 'silent'}"
     if representation.name == "drums":
-        return "all drums" if instrument is None else track(instrument)
+        return track(instrument) if instrument is not None else "all drums" if drums == "all" else drums
     return track(representation.choose(song, instrument))  # type: ignore[union-attr]

@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import shutil
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -21,7 +22,7 @@ import pyarrow.parquet as pq
 
 from musicvae.files import locked, replacing
 from musicvae.music.grouping import HELD_BACK, SPLITS, read_groups, split_groups, tie
-from musicvae.music.mapping import ChunkTask, DatasetSettings, map_chunk, read_chunk_results
+from musicvae.music.mapping import ChunkTask, DatasetSettings, map_chunk, read_chunk_results, read_track_names
 from musicvae.music.reducing import BucketTask, reduce_bucket, schema
 from musicvae.music.report import FileResult, make_report
 from musicvae.music.representation import MELODY_90
@@ -78,6 +79,7 @@ def _build(
         for n, c in enumerate(chunks(sources))
     ]
     _run(map_chunk, tasks, workers, progress, "reading", [len(t.sources) for t in tasks])
+    _check_names(settings, [t.results for t in tasks], work)
     progress("grouping", 0, 1)
     files, signature = _read_results([t.results for t in tasks])
     group = tie(signature, ties)
@@ -238,6 +240,19 @@ def _run(function: Callable, tasks: list, workers: int, progress: Progress, what
     for finished in run_tasks(function, tasks, workers):
         done += sizes[finished.task.number]
         progress(what, done, sum(sizes))
+
+
+def _check_names(settings: DatasetSettings, results: list[Path], work: Path) -> None:
+    """ValueError for a name of a melody or of drums that no track has; it lists the most frequent names."""
+    wanted = [*settings.melody, *settings.drums]
+    if not wanted:
+        return
+    names = sum(map(read_track_names, results), Counter[str]())
+    there = {name.casefold() for name in names}
+    if missing := [name for name in wanted if name.strip().casefold() not in there]:
+        _discard(work)
+        known = ", ".join(f'"{name}" ({count})' for name, count in names.most_common(12) if name) or "none"
+        raise ValueError(f"no track is named {missing[0]!r}; the names there are most of: {known}")
 
 
 def _read_results(paths: list[Path]) -> tuple[list[FileResult], list[np.ndarray]]:

@@ -6,6 +6,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from musicvae.music.melody_track import Choice
 from musicvae.music.midi import STEPS_PER_BAR, Song
 from musicvae.music.pianoroll import terminal_roll
 from musicvae.music.representation import (
@@ -17,13 +18,18 @@ from musicvae.music.representation import (
     Representation,
     Trio,
 )
+from musicvae.music.roles import Roles, labelled, with_roles
 from musicvae.music.windows import find_windows
 
 BARS = (2, 16)
 
 
-def inspect_song(song: Song) -> dict[str, Any]:
-    """Tracks, stretches of 4/4, and how many windows each track and the whole song would give, or what stops them."""
+def inspect_song(song: Song, roles: Roles = Roles()) -> dict[str, Any]:  # noqa: B008 (never changed)
+    """Tracks, stretches of 4/4, and how many windows each track and the whole song would give, or what stops them.
+
+    Raises ValueError for roles of tracks that the song has not.
+    """
+    song, given = labelled(song, roles), song
     melody = {bars: find_windows([song], Melody(), bars) for bars in BARS}
     tracks = []
     for i, player in enumerate(song.instruments):
@@ -40,7 +46,9 @@ def inspect_song(song: Song) -> dict[str, Any]:
             if not any(row["melody"].values()):
                 row["stopped_by"] = _why(song, 2)
         tracks.append(row)
-    chosen = Melody().choose(song) if any(not player.is_drum for player in song.instruments) else None
+    pitched = any(not player.is_drum for player in song.instruments)
+    chosen = Melody().choose_and_say(with_roles(given, Melody(), roles)) if pitched else Choice(None, "")
+    why = "asked for" if roles.melody else chosen.why
     whole: dict[str, Representation] = {"drums": Drums(), "trio": Trio()}
     return {
         "bars": song.bars,
@@ -53,8 +61,9 @@ def inspect_song(song: Song) -> dict[str, Any]:
         "notes": len(song.notes.start),
         "off_grid": round(song.off_grid / max(len(song.notes.start), 1), 4),
         "tracks": tracks,
-        "melody_track": None if chosen is None else chosen + 1,  # what commands take unless told otherwise
-        **{name: _whole(song, kind) for name, kind in whole.items()},
+        "melody_track": None if chosen.instrument is None else chosen.instrument + 1,  # what commands take by default
+        "melody_why": None if chosen.instrument is None else why,
+        **{name: _whole(with_roles(given, kind, roles), kind) for name, kind in whole.items()},
     }
 
 
@@ -92,7 +101,7 @@ def _why(song: Song, bars: int) -> str:
 
 
 def print_inspection(song: Song, found: dict[str, Any], track: int | None, bar: int, bars: int) -> None:
-    """The findings as a table, and some bars of one track, by default the one that a melody model takes, as a roll."""
+    """The findings as a table, and some bars of a track, an index, by default of the melody's, as a roll."""
     console = Console()
     pieces = ", ".join(f"{p['bars']} from bar {p['bar_in_file']} of the file" for p in found["pieces"])
     tempos = ", ".join(f"{t['bpm']:g}" for t in found["tempos"][:6]) + (" ..." if len(found["tempos"]) > 6 else "")
@@ -115,7 +124,8 @@ def print_inspection(song: Song, found: dict[str, Any], track: int | None, bar: 
         )
     console.print(table)
     if found["melody_track"]:
-        console.print("* the melody that is taken unless --track says otherwise: the highest of the busy ones")
+        text = f"* the melody that is taken unless --melody says otherwise: {found['melody_why']}"
+        console.print(text, markup=False, highlight=False)
     for name in ("drums", "trio"):
         counts = found[name]
         console.print(
@@ -124,11 +134,9 @@ def print_inspection(song: Song, found: dict[str, Any], track: int | None, bar: 
         )
     if not found["tracks"]:
         return
-    if track is not None and not 1 <= track <= len(song.instruments):
-        raise ValueError(f"no track {track}; there are {len(song.instruments)}")
     if not 0 <= bar < song.bars:
         raise ValueError(f"no bar {bar}; the song has bars 0 to {song.bars - 1}")
-    shown = (track or found["melody_track"] or 1) - 1
+    shown = (found["melody_track"] or 1) - 1 if track is None else track
     console.print(f"\ntrack {shown + 1}, bars {bar} to {min(bar + bars, song.bars) - 1}:")
     console.print(terminal_roll(song, shown, bar, bars), markup=False, highlight=False, soft_wrap=True)
 

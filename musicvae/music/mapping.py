@@ -1,6 +1,7 @@
 """Some files -> their windows, one portion of songs at a time, in record batches by bucket of content hash."""
 
 import json
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
@@ -19,6 +20,7 @@ from musicvae.music.midi import Song, to_songs
 from musicvae.music.reasons import MAX_INSTRUMENTS, MidiError
 from musicvae.music.report import WHY, FileResult
 from musicvae.music.representation import Drums, Melody, NoPart, Representation, representation
+from musicvae.music.roles import Roles, with_named_roles
 from musicvae.music.sources import Source, read_sources
 from musicvae.music.unique import as_bytes, hash_rows, same_rows
 from musicvae.music.windows import TooManyWindows, Windows, find_windows
@@ -35,8 +37,14 @@ class DatasetSettings:
     representation: str
     bars: int
     drum_map: str = "current"
+    melody: tuple[str, ...] = ()  # names of the tracks that are the melody, in files that have such
+    drums: tuple[str, ...] = ()
 
     def __post_init__(self):
+        for role in ("melody", "drums"):  # lists, as JSON has them
+            object.__setattr__(self, role, tuple(getattr(self, role)))
+        if both := set(self.melody) & set(self.drums):
+            raise ValueError(f"{min(both)!r} cannot be the melody and the drums; name different tracks")
         representation(self.representation, self.drum_map)  # raises for an unknown name
         if self.bars not in (2, 16):
             raise ValueError(f"windows of {self.bars} bars; the models take 2 or 16")
@@ -44,6 +52,10 @@ class DatasetSettings:
     @property
     def tokens(self) -> Representation:
         return representation(self.representation, self.drum_map)
+
+    @property
+    def roles(self) -> Roles:
+        return Roles(self.melody, self.drums)
 
     @property
     def steps(self) -> int:
@@ -79,14 +91,17 @@ def map_chunk(task: ChunkTask, skip: Skip = NOTHING, beat: Beat = no_beat) -> No
         return
     files = [FileResult()] * len(task.sources)
     signature = [np.zeros(0, np.uint64)] * len(files)
+    names = Counter[str]()
     with replacing(task.path, concurrent=True) as temporary:
         with pa.ipc.new_file(str(temporary), _chunk_schema(task.settings)) as writer:
             for songs, index in read_portions(task.sources, files, skip, beat):
+                names.update(player.name.strip() for song in songs for player in song.instruments)
+                songs = [with_named_roles(song, task.settings.tokens, task.settings.roles) for song in songs]
                 for rows, marks, at in _windows_of(songs, index, files, task.settings):
                     for i, mark in zip(at, marks):
                         signature[i] = mark
                     _write_rows(writer, rows, task)
-        _write_results(task.results, files, signature)
+        _write_results(task.results, files, signature, names)
 
 
 def read_chunk_results(path: Path) -> tuple[list[FileResult], list[np.ndarray]]:
@@ -94,6 +109,12 @@ def read_chunk_results(path: Path) -> tuple[list[FileResult], list[np.ndarray]]:
     with np.load(path) as stored:
         files = [FileResult(*f) for f in json.loads(stored["files"].tobytes())]
         return files, np.split(stored["marks"], np.cumsum(stored["counts"])[:-1])
+
+
+def read_track_names(path: Path) -> Counter[str]:
+    """How many tracks of each name `map_chunk` found."""
+    with np.load(path) as stored:
+        return Counter(json.loads(stored["names"].tobytes()))
 
 
 def read_bucket(paths: list[Path], number: int, buckets: int, settings: DatasetSettings) -> dict[str, np.ndarray]:
@@ -283,7 +304,9 @@ def _write_rows(writer: pa.RecordBatchFileWriter, rows: _Rows, task: ChunkTask) 
         writer.write_batch(whole.slice(a, b - a))
 
 
-def _write_results(path: Path, files: list[FileResult], signature: list[np.ndarray]) -> None:
+def _write_results(path: Path, files: list[FileResult], signature: list[np.ndarray], names: Counter[str]) -> None:
     text = np.frombuffer(json.dumps(files).encode(), np.uint8)
     with replacing(path, concurrent=True) as temporary, temporary.open("wb") as file:
-        np.savez(file, files=text, marks=np.concatenate(signature), counts=np.array([len(s) for s in signature]))
+        tracks = np.frombuffer(json.dumps(names).encode(), np.uint8)
+        counts = np.array([len(s) for s in signature])
+        np.savez(file, files=text, marks=np.concatenate(signature), counts=counts, names=tracks)

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from musicvae.music.melody_track import Choice, choose_melody
 from musicvae.music.midi import (
     DEFAULT_TEMPO,
     STEPS_PER_BAR,
@@ -57,9 +58,6 @@ DRUM_MAPS = {  # the first pitch of each class is the one written back
 }
 
 
-AS_BUSY = 0.75  # of four voices that move together the melody is the highest, not that with two notes more
-
-
 class Onsets(NamedTuple):
     """What one stream does, sparse: columns sorted by voice and step, at most one row for each."""
 
@@ -82,6 +80,11 @@ class Melody:
     highest: int = 127
 
     @property
+    def melodic(self) -> tuple[bool, ...]:
+        """Of each stream: whether its tokens are notes and note-offs, not sets of drums."""
+        return (True,)
+
+    @property
     def vocab_sizes(self) -> tuple[int, ...]:
         return (FIRST_PITCH + self.highest - self.lowest + 1,)
 
@@ -98,8 +101,8 @@ class Melody:
         return Onsets(voice, step, notes.pitch[top] + (FIRST_PITCH - self.lowest), end)
 
     def to_tokens(self, song: Song, instrument: int | None = None) -> np.ndarray:
-        """Song -> tokens (song.steps, 1). `instrument` is an index into song.instruments; by default the highest of the
-        busy ones (most onsets, or nearly as many). Raises NoPart if the song has notes but none for a melody."""
+        """Song -> tokens (song.steps, 1). `instrument` is an index into song.instruments; by default what
+        `choose_melody` says. Raises NoPart if the song has notes but none for a melody."""
         chosen = self.choose(song, instrument)
         return _melody_stream(self, song, chosen)[:, None]
 
@@ -110,7 +113,11 @@ class Melody:
 
     def choose(self, song: Song, instrument: int | None = None) -> int | None:
         """The index of the instrument that `to_tokens` takes; None for a silent song."""
-        return _choose(song, range(128), instrument, "melody", highest=True)
+        return self.choose_and_say(song, instrument).instrument
+
+    def choose_and_say(self, song: Song, instrument: int | None = None) -> Choice:
+        """What `choose` gives, and why."""
+        return _choose(song, range(128), instrument, "melody")
 
     def transpose(self, tokens: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """tokens (B, T, 1) -> the same, each example shifted by a random interval within range."""
@@ -144,6 +151,11 @@ class Drums:
     def __post_init__(self):
         if self.drum_map not in DRUM_MAPS:
             raise ValueError(f"no drum map {self.drum_map!r}; known are {', '.join(DRUM_MAPS)}")
+
+    @property
+    def melodic(self) -> tuple[bool, ...]:
+        """Of each stream: whether its tokens are notes and note-offs, not sets of drums."""
+        return (False,)
 
     @property
     def vocab_sizes(self) -> tuple[int, ...]:
@@ -205,12 +217,18 @@ class Trio:
     melody: Melody = Melody()  # how melody and bass are written
 
     @property
+    def melodic(self) -> tuple[bool, ...]:
+        """Of each stream: whether its tokens are notes and note-offs, not sets of drums."""
+        return (True, True, False)
+
+    @property
     def vocab_sizes(self) -> tuple[int, ...]:
         return (*self.melody.vocab_sizes, *self.melody.vocab_sizes, *Drums(self.drum_map).vocab_sizes)
 
     def to_tokens(self, song: Song, instrument: int | None = None, bass: int | None = None) -> np.ndarray:
-        """Song -> tokens (song.steps, 3). `instrument` is the melody's index, `bass` the bass's; by default those with
-        most onsets. A part that the song has not is silent; raises NoPart if it has none of the three."""
+        """Song -> tokens (song.steps, 3). `instrument` is the melody's index, `bass` the bass's; by default what
+        `choose_melody` says, and the bass with most onsets. A part that the song has not is silent; raises NoPart if it
+        has none of the three."""
         lead, low = self.choose(song, instrument, bass)
         streams = [
             _melody_stream(self.melody, song, lead),
@@ -236,7 +254,7 @@ class Trio:
         found = []
         for programs, given, part in ((TRIO_MELODY_PROGRAMS, instrument, "melody"), (TRIO_BASS_PROGRAMS, bass, "bass")):
             try:
-                found.append(_choose(song, programs, given, part))
+                found.append(_choose(song, programs, given, part).instrument)
             except NoPart:
                 if given is not None:
                     raise
@@ -317,27 +335,21 @@ def _of_instrument(song: Song, index: int) -> Notes:
     return Notes(*(column[low:high] for column in song.notes))
 
 
-def _choose(song: Song, programs: range, instrument: int | None, part: str, highest: bool = False) -> int | None:
-    """The instrument asked for, or the one with most onsets, of equals the first; None if the song is silent.
-
-    `highest`: of those with nearly as many onsets, the one that plays highest.
-    """
+def _choose(song: Song, programs: range, instrument: int | None, part: str) -> Choice:
+    """The instrument asked for, or by default the melody, or the bass with most onsets; None if the song is silent."""
     fits = [i for i, p in enumerate(song.instruments) if p.is_drum == (part == "drums") and p.program in programs]
     if instrument is not None:
         if instrument not in fits:
             known = ", ".join(f'{i + 1} "{song.instruments[i].name}"' for i in fits[:8]) or "none"
             raise NoPart(f"track {instrument + 1} cannot be the {part}; tracks that can: {known}")
-        return instrument
+        return Choice(instrument, "asked for")
     onsets = np.bincount(Melody().onsets(song.notes).voice, minlength=len(song.instruments))
     playing = [i for i in fits if onsets[i]]
     if not playing and len(song.notes.start):
         raise NoPart(f"no {part} (it has {len(song.instruments)} tracks, none of which can be one)")
-    most = max(playing, key=lambda i: (onsets[i], -i), default=None)
-    if most is None or not highest:
-        return most
-    count, total = (np.bincount(song.notes.instrument, w, len(onsets)) for w in (None, song.notes.pitch))
-    busy = [i for i in playing if onsets[i] >= AS_BUSY * onsets[most]]
-    return max(busy, key=lambda i: (total[i] / count[i], -i))
+    if part == "melody":
+        return choose_melody(song, playing)
+    return Choice(max(playing, key=lambda i: (onsets[i], -i), default=None), "most notes")
 
 
 def _melody_stream(melody: Melody, song: Song, index: int | None) -> np.ndarray:

@@ -66,6 +66,23 @@ def find_windows(songs: list[Song], representation: Representation, bars: int) -
     return Windows(stream.gather()[..., None], song, instrument, stream.bar, possible, np.zeros_like(possible))
 
 
+def cut_windows(stream: np.ndarray, at: np.ndarray, steps: int, melodic: bool) -> np.ndarray:
+    """The tokens (N, steps) of one stream (T,) from each of the N steps `at` on.
+
+    In a melody a note-off before a window's first onset ends a note that began before the window: it is left out.
+    """
+    if not len(at):
+        return np.zeros((0, steps), stream.dtype)
+    tokens = np.lib.stride_tricks.sliding_window_view(stream, steps)[at]
+    if melodic:
+        late = np.flatnonzero(tokens[:, 0] < FIRST_PITCH)
+        for reach in (min(MAX_SILENT_STEPS + 1, steps), steps):  # nearly all begin within the first, which is faster
+            begun = np.logical_or.accumulate(tokens[late, :reach] >= FIRST_PITCH, axis=1)
+            tokens[late, :reach] *= begun
+            late = late[~begun[:, -1]]
+    return tokens
+
+
 class _Timeline:
     """The songs' notes in one table: instruments numbered through, so that one pass serves all."""
 
@@ -99,21 +116,13 @@ class _Stream(NamedTuple):
     at: np.ndarray  # (N,) where it starts on the roll
     roll: np.ndarray
     steps: int
-    clean_start: bool  # a note-off before the first onset belongs to a note that began before the window
+    melodic: bool  # melody or bass, not drums
     song_of_voice: np.ndarray  # of each voice that plays at all
     possible: np.ndarray  # windows of that voice before the rule of silence
 
     def gather(self, rows: np.ndarray | slice = slice(None)) -> np.ndarray:
         """The tokens (N, T) of some windows."""
-        at = self.at[rows]
-        if not len(at):
-            return np.zeros((0, self.steps), self.roll.dtype)
-        tokens = np.lib.stride_tricks.sliding_window_view(self.roll, self.steps)[at]
-        if self.clean_start:
-            late = np.flatnonzero(tokens[:, 0] < FIRST_PITCH)
-            head = tokens[late, : MAX_SILENT_STEPS + 1]
-            tokens[late, : MAX_SILENT_STEPS + 1] = head * np.logical_or.accumulate(head >= FIRST_PITCH, axis=1)
-        return tokens
+        return cut_windows(self.roll, self.at[rows], self.steps, self.melodic)
 
 
 def _melody_stream(timeline: _Timeline, melody: Melody, programs: range, bars: int) -> _Stream:
@@ -163,8 +172,8 @@ def _stream(timeline: _Timeline, onsets: Onsets, song_of: np.ndarray, bars: int,
         minlength=len(timeline.songs),
     )
     song_of_voice = song_of[playing]
-    clean = dtype == np.uint8
-    return _Stream(window_voice, bar, at, roll, steps, clean, song_of_voice, per_song[song_of_voice])
+    melodic = dtype == np.uint8
+    return _Stream(window_voice, bar, at, roll, steps, melodic, song_of_voice, per_song[song_of_voice])
 
 
 def _starts(voice: np.ndarray, step: np.ndarray) -> np.ndarray:
