@@ -74,11 +74,11 @@ def sounding(events: list, ends: list[int]) -> list[tuple[tuple, int | None]]:
     for tracks in of_pitch.values():
         rest = []
         for of_track in tracks.values():
-            pairs, left = oldest_first(of_track)
+            pairs, left, stray = oldest_first(of_track)
             found += [] if left else pairs
-            rest += of_track if left else []
+            rest += of_track if left else stray
         rest.sort(key=lambda e: (e[0], starts(e[3]), e[1], e[2]))
-        pairs, left = oldest_first(rest)
+        pairs, left, _ = oldest_first(rest)
         if not left:
             found += pairs
             continue
@@ -94,14 +94,16 @@ def starts(message) -> bool:
     return message.type == "note_on" and message.velocity > 0
 
 
-def oldest_first(events: list) -> tuple[list, list]:
-    pairs, waiting = [], []
+def oldest_first(events: list) -> tuple[list, list, list]:
+    pairs, waiting, stray = [], [], []
     for event in events:
         if starts(event[3]):
             waiting.append(event)
         elif waiting:
             pairs.append((waiting.pop(0), event[0]))
-    return pairs, waiting
+        else:
+            stray.append(event)
+    return pairs, waiting, stray
 
 
 def lay_out(notes: list, metres: list, tempos: list, end: Fraction) -> Reading:

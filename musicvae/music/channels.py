@@ -254,51 +254,54 @@ def _notes(messages: Messages, ends: np.ndarray, channels: _Channels) -> Notes:
     is_on, after_is_on = on[at], np.append(on[at][1:], True)
     loose = np.unique(group[at][is_on & (~follows | after_is_on)])  # not one on, one off
     off_tick[at[:-1]] = tick[at][1:]
-    found = np.flatnonzero(on & ~np.isin(group, loose) if len(loose) else on)
+    pitches, of_pitch = np.unique(loose // (len(ends) + 1)), group // (len(ends) + 1)
+    found = np.flatnonzero(on & ~np.isin(of_pitch, pitches) if len(loose) else on)
     notes = Notes(*(column[found] for column in (track, channel, tick, order, pitch, velocity, off_tick)))
-    if not len(loose):
-        return notes
     columns = Notes(track, channel, tick, order, pitch, velocity, on)
-    rest = [
-        _paired_off(columns, np.flatnonzero(np.isin(group, part)), ends, channels)
-        for part in _by_pitch(loose, len(ends) + 1)
-    ]
+    rest = [_paired_off(columns, np.flatnonzero(of_pitch == number), ends, channels) for number in pitches]
     return Notes(*(np.concatenate(column) for column in zip(notes, *rest)))
 
 
-def _by_pitch(groups: np.ndarray, tracks: int) -> list[np.ndarray]:
-    """Numbers of groups -> those of one channel and pitch together."""
-    return np.split(groups, np.flatnonzero(np.diff(groups // tracks)) + 1)
-
-
 def _paired_off(columns: Notes, rows: np.ndarray, ends: np.ndarray, channels: _Channels) -> Notes:
-    """The notes among messages of one channel and pitch, of the tracks whose notes do not simply end one by one."""
-    found, left = list[tuple[int, int]](), list[int]()
+    """The notes among the messages of one channel and pitch; `end` says which are note-ons."""
+    found, left, stray = list[tuple[int, int]](), list[int](), list[int]()
     for track in np.unique(columns.track[rows]).tolist():
         mine = rows[columns.track[rows] == track].tolist()
-        pairs = _first_in_first_out(columns, mine)
-        left += mine if pairs is None else []
-        found += pairs or []
-    left.sort(key=lambda i: (columns.start[i], bool(columns.end[i]), columns.order[i]))  # ends before starts
-    pairs = _first_in_first_out(columns, left)
-    found += pairs if pairs is not None else _until_the_next(columns, left, ends)
+        pairs = _oldest_first(columns, mine)
+        if pairs.waiting:
+            left += mine
+        else:
+            found += pairs.ended
+            stray += pairs.stray
+    left = sorted(left + stray, key=lambda i: (columns.start[i], bool(columns.end[i]), columns.order[i]))
+    together = _oldest_first(columns, left)
+    found += _until_the_next(columns, left, ends) if together.waiting else together.ended
     at = np.array([i for i, _ in found], np.int64)
     notes = Notes(*(column[at] for column in columns))._replace(end=np.array([end for _, end in found], np.int64))
-    if pairs is None:  # drum hits that have no end
+    if together.waiting:  # drum hits that have no end
         hit = (channels.at(notes)[1] > 0) & np.isin(at, left)
         notes = notes._replace(end=np.where(hit, notes.start, notes.end))
     return notes
 
 
-def _first_in_first_out(columns: Notes, rows: list[int]) -> list[tuple[int, int]] | None:
-    """Each note-on with the tick of its note-off; None where one has none."""
-    waiting, pairs = deque[int](), list[tuple[int, int]]()
+class _Pairs(NamedTuple):
+    """Note-ons with the ticks of their note-offs; note-ons and note-offs without the other."""
+
+    ended: list[tuple[int, int]]
+    waiting: deque[int]
+    stray: list[int]
+
+
+def _oldest_first(columns: Notes, rows: list[int]) -> _Pairs:
+    pairs = _Pairs([], deque(), [])
     for i in rows:
         if columns.end[i]:
-            waiting.append(i)
-        elif waiting:
-            pairs.append((waiting.popleft(), int(columns.start[i])))
-    return None if waiting else pairs
+            pairs.waiting.append(i)
+        elif pairs.waiting:
+            pairs.ended.append((pairs.waiting.popleft(), int(columns.start[i])))
+        else:
+            pairs.stray.append(i)
+    return pairs
 
 
 def _until_the_next(columns: Notes, rows: list[int], ends: np.ndarray) -> list[tuple[int, int]]:

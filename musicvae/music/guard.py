@@ -23,6 +23,7 @@ BANK_SELECT = re.compile(  # the same after the status of a controller, or after
     rb"[\xb0-\xbf](?:[\x00-\x7f]{2}[\x80-\xff]{0,3}[\x00-\x7f])*\x00[\x78\x79\x7e\x7f]"
 )
 OTHER_PORT = re.compile(rb"\xff\x21\x01[^\x00]")
+END_OF_TRACK = b"\xff\x2f\x00"
 REFUSED_STATUS = 0xF4
 SILENT_SYSTEM = b"\xf0\xf1\xf2\xf3\xf6\xf7\xf8\xfa\xfb\xfc\xfe"  # statuses of system messages that are not refused
 NOTE_STATUSES, PROGRAM_STATUSES = bytes(range(0x90, 0xA0)), bytes(range(0xC0, 0xD0))
@@ -56,7 +57,7 @@ def parse(data: bytes) -> Parsed:
         raise MidiError("too-large")
     data = unwrapped(data)
     header = read_header(data)
-    parsed = _plainly(data, header) or carefully(data, header)
+    parsed = plainly(data, header) or carefully(data, header)
     if len(parsed.signatures) > MAX_BARS:
         raise MidiError("too-many-metres", f"{len(parsed.signatures):,}")
     return parsed
@@ -67,7 +68,7 @@ def carefully(data: bytes, header: Header) -> Parsed:
     return to_parsed(read_tracks(data, header.at), header.ticks_per_quarter)
 
 
-def _plainly(data: bytes, header: Header) -> Parsed | None:
+def plainly(data: bytes, header: Header) -> Parsed | None:
     """What symusic finds in the bytes; None where it might misread them."""
     chunks = _chunks(data, header.at)
     parts = _closed(data, chunks) if chunks else None
@@ -104,14 +105,14 @@ def _ambiguous(signatures: list[tuple[int, int, int]]) -> bool:
 
 
 def _chunks(data: bytes, at: int) -> list[tuple[int, int]] | None:
-    """Where each track's events begin and end, if the file is nothing but whole chunks, tracks that end with their end."""
+    """Where each track's events begin and end, if the file is whole chunks alone, and each track ends with its end."""
     found, size = list[tuple[int, int]](), len(data)
     while at + 8 <= size:
         end = at + 8 + int.from_bytes(data[at + 4 : at + 8])
         if end > size:
             return None
         if data[at : at + 4] == b"MTrk":
-            if data[end - 3 : end] != b"\xff\x2f\x00":
+            if data.find(END_OF_TRACK, at + 8, end) != end - 3 or data.find(b"MTrk", at + 8, end) >= 0:
                 return None
             found.append((at + 8, end))
         elif not data[at : at + 4].isalnum():

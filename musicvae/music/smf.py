@@ -152,7 +152,8 @@ class _Reader:
 
     def __init__(self, steps: _Steps, number: int, claimed: int, trusted: bool):
         self.steps, self.data, self.number = steps, steps.data, number
-        self.end, self.open = claimed if trusted else len(self.data), claimed > len(self.data)
+        self.trusted, self.open = trusted, claimed > len(self.data)
+        self.end = claimed if trusted else len(self.data)
         self.positions = list[int]()  # of all events
         self.marks = list[tuple[int, int, bytes]]()  # meta events: the number of the event, its kind, its data
         self.odd = dict[int, tuple[int, int, int]]()  # messages that needed a closer look, by the number of the event
@@ -185,7 +186,7 @@ class _Reader:
                 step_from = self.steps.after[width]
                 if ended:
                     return at
-        if at > end:
+        if at > end or not self.trusted:
             raise EOFError
         return at
 
