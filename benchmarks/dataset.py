@@ -1,6 +1,7 @@
 """How fast MIDI becomes unique windows, and how much memory that takes.
 
     python benchmarks/dataset.py [FOLDER]                 speed, over all files of a folder (../shared/corpora)
+    python benchmarks/dataset.py [FOLDER] --against DIR   the same beside another checkout, by turns
     python benchmarks/dataset.py [FOLDER] --memory 400    peak memory of builds of 400 files, 4 and 16 times as many
 
 Speed: one worker, in this process, from opening the file to the unique 2-bar melodies of each song, without grouping;
@@ -10,7 +11,9 @@ counts.
 """
 
 import argparse
+import os
 import random
+import re
 import subprocess
 import sys
 import tempfile
@@ -48,6 +51,23 @@ def speed(folder: Path, rounds: int, share: int) -> None:
             f"{clock}: only parsing {parse:.2f} s ({count / parse:,.0f} files/s), to unique windows {ours:.2f} s "
             f"({count / ours:,.0f} files/s), ratio {parse / ours:.2f}"
         )
+
+
+def against(folder: Path, other: Path, rounds: int, share: int) -> None:
+    """Prints the processor's time of this checkout and of another for the same files, the least of several turns."""
+    least = dict.fromkeys((Path(__file__).parent.parent, other.resolve()), float("inf"))
+    command = [sys.executable, __file__, str(folder), "--rounds", "1", "--share", str(share)]
+    for _ in range(rounds):
+        for checkout in least:
+            environment = os.environ | {"PYTHONPATH": str(checkout), "OMP_NUM_THREADS": "1"}
+            out = subprocess.run(command, capture_output=True, text=True, check=True, env=environment).stdout
+            seconds = re.search(r"processor: .* to unique windows ([\d.]+) s", out)
+            assert seconds, out
+            least[checkout] = min(least[checkout], float(seconds[1]))
+    ours, theirs = least.values()
+    print(
+        f"processor: {ours:.2f} s, the other checkout {theirs:.2f} s; files a second {theirs / ours:.2f} of the other's"
+    )
 
 
 def timed(function, *given) -> tuple[float, float]:
@@ -142,6 +162,7 @@ def main() -> None:
     words.add_argument("folder", type=Path, nargs="?", default=CORPORA)
     words.add_argument("--rounds", type=int, default=3)
     words.add_argument("--share", type=int, default=1, help="take only every so-manieth chunk of files")
+    words.add_argument("--against", type=Path, metavar="DIR", help="another checkout")
     words.add_argument("--memory", type=int, metavar="FILES")
     words.add_argument("--times", type=int, nargs="+", default=[1, 4, 16])
     words.add_argument("--one-build", type=Path, help=argparse.SUPPRESS)
@@ -150,6 +171,8 @@ def main() -> None:
         sys.exit(f"{given.folder}: no such folder. Give a folder of MIDI files")
     if given.one_build:
         one_build(given.folder, given.one_build)
+    elif given.against:
+        against(given.folder, given.against, given.rounds, given.share)
     elif given.memory:
         memory(given.folder, given.memory, given.times)
     else:
