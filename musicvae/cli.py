@@ -1,7 +1,10 @@
 """The command line: which words call which function, help, and mistakes in one line."""
 
+import codecs
 import difflib
+import os
 import sys
+import traceback
 from collections.abc import Callable
 
 import tyro
@@ -41,26 +44,106 @@ COMMANDS: dict[str, Callable[..., None]] = {
 }
 
 
+PLAIN = {
+    "█": "#",
+    "▬": "=",
+    "│": "|",
+    "·": ".",
+    "─": "-",
+    "–": "-",
+    "…": "...",
+    "≤": "<=",
+    "≥": ">=",
+    "±": "+-",
+    "’": "'",
+}
+TRACEBACK = "MUSICVAE_TRACEBACK"  # set in the environment, it shows where an unexpected error comes from
+
+
 def main() -> None:
-    """Entry point: `musicvae COMMAND ...`. Errors that a user can mend are one line; the exit code is then 1."""
+    """Entry point: `musicvae COMMAND ...`. Whatever fails is one line on standard error and an exit code.
+
+    The codes: 1 for an error, 2 for usage, 130 for Ctrl-C. Where nobody reads the output any more, it ends without a
+    word.
+    """
     words = sys.argv[1:]
     name = " ".join(words[: 2 if words[:1] and words[0] in families() else 1])
+    printable()
+    try:
+        run(name, words)
+        sys.stdout.flush()
+    except BaseException as error:
+        end(f"musicvae {name}" if name in COMMANDS else "musicvae", error)
+
+
+def run(name: str, words: list[str]) -> None:
     if name not in COMMANDS:
         other(words)
         return
+    tyro.cli(
+        COMMANDS[name],
+        args=gathered(spelled_out(words[len(name.split()) :])),
+        prog=f"musicvae {name}",
+        config=(tyro.conf.FlagCreatePairsOff,),
+    )
+
+
+def end(command: str, error: BaseException) -> None:
+    """Says in one line why a command failed, and exits."""
+    code = 1
     try:
-        tyro.cli(
-            COMMANDS[name],
-            args=gathered(spelled_out(words[len(name.split()) :])),
-            prog=f"musicvae {name}",
-            config=(tyro.conf.FlagCreatePairsOff,),
-        )
-    except (ValueError, OSError) as error:
-        print(f"musicvae {name}: {error}", file=sys.stderr)
-        sys.exit(1)
-    except KeyboardInterrupt:
-        print(f"musicvae {name}: interrupted", file=sys.stderr)
-        sys.exit(130)
+        sys.stdout.flush()
+    except OSError as at_the_end:
+        error = at_the_end if isinstance(error, SystemExit) else error
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # or Python would try again when it exits
+    if isinstance(error, SystemExit):
+        raise error
+    if isinstance(error, KeyboardInterrupt):
+        line, code = "interrupted", 130
+    elif isinstance(error, BrokenPipeError):
+        sys.exit(code)
+    else:
+        line = reason(error)
+    if os.environ.get(TRACEBACK):
+        traceback.print_exception(error)
+    print(f"{command}: {' '.join(line.split())}", file=sys.stderr)
+    sys.exit(code)
+
+
+def reason(error: BaseException) -> str:
+    """What to tell a user of an error: the message of those that a user can mend, the kind of all others."""
+    text = str(error)
+    if isinstance(error, MemoryError) or "allocate memory" in text or "out of memory" in text:
+        return f"not enough memory{f' ({text.splitlines()[0]})' if text else ''}. Ask for less at once"
+    if isinstance(error, RecursionError):
+        return "a file is nested too deeply to be read"
+    if isinstance(error, UnicodeEncodeError):
+        return f"{error.object[:80]!r} cannot be written as {error.encoding}. Rename it"
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename or 'standard output'}: {error.strerror}"
+    if isinstance(error, (ValueError, OSError)):
+        return text
+    return f"unexpected {type(error).__name__} ({text}). Please report it with what {TRACEBACK}=1 shows"
+
+
+def printable() -> None:
+    """Lets every character be printed whatever the encoding of the output: as a plain one, or escaped as in JSON."""
+    codecs.register_error("plain", plain)
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:  # closed by the caller
+            setattr(sys, name, open(os.devnull, "w"))
+        elif hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="plain")
+
+
+def plain(error: UnicodeError) -> tuple[str | bytes, int]:
+    assert isinstance(error, UnicodeEncodeError)
+    found = error.object[error.start : error.end]
+    try:
+        return "".join(PLAIN.get(c) or c.encode("ascii", "backslashreplace").decode() for c in found), error.end
+    except UnicodeError:
+        return "?" * len(found), error.end
 
 
 def families() -> set[str]:

@@ -46,6 +46,9 @@ class Encoding(NamedTuple):
     tokens: np.ndarray  # (windows, T, streams) that were encoded
     chosen: str  # which tracks, to be shown to the user
 
+    def __repr__(self) -> str:
+        return f"<Encoding: mu and sigma of shape {self.mu.shape}, one row a window; {self.chosen}>"
+
     @property
     def mu(self) -> np.ndarray:
         """(windows, Z)"""
@@ -77,7 +80,7 @@ class Phrase(NamedTuple):
 Place = Song | Phrase  # a song stands for the first of its windows that is full
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Composer:
     """A trained model together with the representation of its music."""
 
@@ -85,6 +88,10 @@ class Composer:
     config: RunConfig
     representation: Representation
     folder: Path | None = None  # of the run, where its attribute vectors are
+
+    def __repr__(self) -> str:
+        music = f"{self.representation.name} of {self.bars} bars, z of {self.latent_size} numbers"
+        return f"<Composer {self.name or 'without a name'}: {music}, on {self._device}>"
 
     @property
     def name(self) -> str:
@@ -363,10 +370,11 @@ class Composer:
     def save_pretrained(self, folder: str | Path, half: bool = False) -> Path:
         """Writes a folder that `from_pretrained` reads, to be kept or uploaded; half stores the weights in fp16.
 
-        With it go the prior, the attribute vectors and the card of the model, if it has them; those of another model
-        that was there before go away.
+        With it go the prior, the attribute vectors and the card of the model, if it has them; prior and vectors of
+        another model that was there before go away. A README.md that is there stays as it is.
         """
         folder, files = Path(folder), (PRIOR, ATTRIBUTES, REPORT, CARD)
+        files = tuple(file for file in files if file != CARD or not (folder / CARD).exists())
         there = [self.folder / file for file in files] if self.folder else []
         beside = {path.name: path.read_bytes() for path in there if path.is_file()}
         stale = [folder / file for file in files if file not in beside] if (folder / WEIGHTS).is_file() else []

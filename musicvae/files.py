@@ -43,15 +43,29 @@ def replacing(path: Path, concurrent: bool = False) -> Iterator[Path]:
     mark = f".{os.getpid()}" if concurrent else ""
     temporary = path.with_name(f".{path.name}{mark}.partial")
     try:
-        temporary.unlink(missing_ok=True)
-        temporary.touch()
-        mode = stat.S_IMODE(temporary.stat().st_mode)  # what this user's files have
-        yield temporary
-        if stat.S_IMODE(temporary.stat().st_mode) != mode:
-            temporary.chmod(mode)  # safetensors renames a file that only its owner may read to the name it was given
-        with open(temporary, "rb+") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
+        with naming(path, temporary):
+            temporary.unlink(missing_ok=True)
+            temporary.touch()
+            mode = stat.S_IMODE(temporary.stat().st_mode)  # what this user's files have
+            yield temporary
+            if stat.S_IMODE(temporary.stat().st_mode) != mode:
+                temporary.chmod(mode)  # a library may have put there a file of its own, for its owner only
+            with open(temporary, "rb+") as file:
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
     finally:
         with suppress(OSError):  # which would hide the error that matters
             temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def naming(path: Path, temporary: Path | None = None) -> Iterator[None]:
+    """Gives an OSError the file's path where it has none, as when a disk is full, or that of its temporary file."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None:  # of NumPy, which says no more than how much it could not write
+            raise OSError(f"{path}: {error}") from None
+        if error.filename in (None, str(temporary)):
+            error.filename = str(path)
+        raise

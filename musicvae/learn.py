@@ -195,7 +195,7 @@ def read_report(path: Path) -> dict[str, Any]:
         return {}
     try:
         report = json.loads(beside.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{beside}: damaged ({error}). Delete it, and learn the attributes anew") from None
     if not isinstance(report, dict) or report.get("format") != FORMAT:
         raise ValueError(f"{beside}: not a report of format {FORMAT}. Delete it, and learn the attributes anew")

@@ -83,7 +83,10 @@ def prepare(name: str, dataset_folder: Path, size: str, settings: list[str], sta
 def fine_tuning(chosen: Preset, start: RunConfig) -> TrainingConfig:
     """How a trained model is trained further, unless told otherwise."""
     kept = {name: start.training[name] for name in KEPT if name in start.training}
-    return replace(chosen.training("small"), **FINE_TUNING, **kept)
+    try:
+        return replace(chosen.training("small"), **FINE_TUNING, **kept)
+    except TypeError:
+        raise ValueError(f"config.json of {start.name!r} says {kept} of its training; needed are numbers") from None
 
 
 def beginning(start: Composer, dataset: Dataset, name: str | Path) -> Composer:

@@ -34,6 +34,7 @@ ROWS = [
     "commands.playing commands.datasets commands.training commands.latent commands.exchange",
     "commands.attributes",
     "cli",
+    "__main__",
 ]
 BELOW = {"files", "archive"}  # neither notes nor tensors
 ROW = {module: n for n, row in enumerate(ROWS) for module in row.split()}

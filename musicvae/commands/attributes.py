@@ -20,6 +20,7 @@ from musicvae.commands.options import (
     about,
     label,
     load,
+    named,
     print_json,
     read_as,
     through,
@@ -108,7 +109,7 @@ def apply(
     variants = {"reconstructed": {}, "bent": amounts}
     songs = bend(composer, file, variants, vectors, playing)
     words = "-".join(f"{name}{amount:+g}" for name, amount in amounts.items())
-    write({f"{file.stem}-{label(composer)}-{words}": songs["bent"]}, output)
+    write({named(file, f"-{label(composer)}-{words}"): songs["bent"]}, output)
 
 
 def swap(
@@ -128,7 +129,7 @@ def swap(
     composer = load(model, playing.device, encodes=True)
     variants = {"reconstructed": {}, "swapped": {source: -amount, target: amount}}
     songs = bend(composer, file, variants, vectors, playing)
-    write({f"{file.stem}-{label(composer)}-{source}-to-{target}": songs["swapped"]}, output)
+    write({named(file, f"-{label(composer)}-{source}-to-{target}"): songs["swapped"]}, output)
 
 
 def sweep(
@@ -148,9 +149,11 @@ def sweep(
         raise ValueError(f"--amounts {' '.join(map(str, amounts))}; give one or more that differ in six digits")
     composer = load(model, playing.device, encodes=True)
     songs = bend(composer, file, variants, vectors, playing)
-    base, digits = f"{file.stem}-{label(composer)}-{attribute}", len(str(len(songs)))
-    named = {f"{base}-{i:0{digits}d}-{amount}": song for i, (amount, song) in enumerate(songs.items(), 1)}
-    write(named, output, row=base, joined=joined, labels=list(songs))
+    digits = len(str(len(songs)))
+    longest = f"-{0:0{digits}d}-{max(songs, key=len)}"
+    base = named(file, f"-{label(composer)}-{attribute}{longest}").removesuffix(longest)
+    files = {f"{base}-{i:0{digits}d}-{amount}": song for i, (amount, song) in enumerate(songs.items(), 1)}
+    write(files, output, row=base, joined=joined, labels=list(songs))
 
 
 def bend(

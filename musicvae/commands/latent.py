@@ -21,7 +21,9 @@ from musicvae.commands.options import (
     about,
     label,
     load,
+    named,
     read_as,
+    shortened,
 )
 from musicvae.commands.output import Output, write
 
@@ -82,7 +84,7 @@ def interpolate(
     start, end = phrases(composer, (a, b), playing)
     songs = composer.interpolate(start, end, steps, linear=linear, temperature=playing.temperature, seed=playing.seed)
     name = f"{short(a)}-to-{short(b)}-{label(composer)}{'-linear' if linear else ''}"
-    labels = [a.stem, *(f"{i / (steps - 1):.2f}" for i in range(1, steps - 1)), b.stem]
+    labels = [short(a), *(f"{i / (steps - 1):.2f}" for i in range(1, steps - 1)), short(b)]
     write(numbered(name, songs), output, row=name, joined=joined, labels=labels)
 
 
@@ -122,7 +124,7 @@ def vary(
     different = len({song.to_bytes() for song in songs})
     if different < number:
         print(f"only {different} of {number} differ; for more, an --amount above {amount:g} or a --temperature above 0")
-    name = f"{file.stem}-{label(composer)}-varied{amount:g}-seed{playing.seed}"
+    name = named(file, f"-{label(composer)}-varied{amount:g}-seed{playing.seed}")
     write(numbered(name, songs), output, row=name, joined=joined, labels=[str(i + 1) for i in range(number)])
 
 
@@ -182,7 +184,7 @@ def one_each(values: tuple[T, ...], files: int, option: str) -> list[T | None]:
 
 def short(file: Path) -> str:
     """The file's name without its ending, in so few bytes that two fit into the name of a file."""
-    return file.stem.encode()[:80].decode(errors="ignore")
+    return shortened(named(file, ""), 80)
 
 
 def numbered(name: str, songs: "list[Song]") -> "dict[str, Song]":

@@ -1,10 +1,12 @@
 """What the commands share: their options, and the way from a file to a song; output.py has the way back."""
 
+import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 if TYPE_CHECKING:
     from musicvae.composer import Composer
@@ -17,7 +19,7 @@ Model = Annotated[
     Positional[str],
     arg(metavar="MODEL", help="A model in the box (see: musicvae models), a run folder, or owner/name on the hub."),
 ]
-File = Annotated[Positional[Path], arg(metavar="FILE")]
+File = Annotated[Positional[Path], arg(metavar="FILE", help="A MIDI file; - reads standard input.")]
 Overwrite = Annotated[bool, arg(help="Write into a folder that holds files, replacing those of the same name.")]
 Number = Annotated[int, arg(aliases=["-n"], help="How many.")]
 Temperature = Annotated[float, arg(help="0 is the most likely music, 1 the model's own spread.")]
@@ -37,6 +39,9 @@ Bar = Annotated[int, arg(help="First bar to take, from 0.")]
 Pad = Annotated[bool, arg(help="Fill a song that is shorter than the model's window with silence.")]
 Device = Annotated[str, arg(help="cpu, cuda, or auto.")]
 Json = Annotated[bool, arg(help="Print JSON.")]
+
+STANDARD_INPUT = Path("-")
+MOST_BYTES = 255 - len("..overview.partial.mid")  # of a name that is written, with what is put around it
 
 
 @dataclass(frozen=True)
@@ -70,13 +75,25 @@ def load(model: str, device: str, encodes: bool = False) -> "Composer":
 
 
 def read(file: Path) -> "Song":
-    """The song in a MIDI file. ValueError, with the file's name, where it cannot be read."""
+    """The song in a MIDI file, or in standard input. ValueError, with the file's name, where it cannot be read."""
     from musicvae.music.midi import Song
 
     try:
-        return Song.read(file)
+        return Song.read(sys.stdin.buffer if file == STANDARD_INPUT else file)
     except ValueError as error:  # no other command could show more of such a file
-        raise ValueError(f"{file}: {error}") from None
+        raise ValueError(f"{file}: {error}".replace(f"({file}: ", "(")) from None
+
+
+def named(file: Path, rest: str) -> str:
+    """The name of an output file: that of the song it comes from, cut where it would be too long, and the rest."""
+    stem = "song" if file == STANDARD_INPUT else file.stem
+    room = MOST_BYTES - len(os.fsencode(rest))
+    return stem + rest if len(os.fsencode(stem)) <= room else shortened(stem, room) + rest
+
+
+def shortened(name: str, size: int) -> str:
+    """So much of a name as takes at most so many bytes, without those that are no text."""
+    return name.encode(errors="surrogateescape")[: max(size, 0)].decode(errors="ignore")
 
 
 @contextmanager
@@ -128,10 +145,16 @@ def label(composer: "Composer") -> str:
     return composer.name or "model"
 
 
-def read_vectors(path: Path) -> Any:
-    """Vectors (N, Z) in float32 from a .npz file: its array z, else mu. ValueError where the file has neither."""
+class Vectors(NamedTuple):
+    """What a .npz file of vectors holds: z (N, Z) in float32, and the model that wrote it, if `encode` did."""
+
+    z: Any
+    model: str
+
+
+def read_vectors(path: Path) -> Vectors:
+    """The vectors of a .npz file: its array z, else mu. ValueError where it has neither, or not of numbers (N, Z)."""
     import zipfile
-    import zlib
 
     import numpy as np
 
@@ -140,20 +163,16 @@ def read_vectors(path: Path) -> Any:
         raise ValueError(f"{path}: {found}. Write one with: musicvae encode")
     try:
         with np.load(path, allow_pickle=False) as arrays:
-            if "z" in arrays or "mu" in arrays:
-                return np.asarray(arrays["z" if "z" in arrays else "mu"], np.float32)
-            held = ", ".join(arrays) or "nothing"
-    except (OSError, EOFError, ValueError, MemoryError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
+            names, held = [name for name in ("z", "mu") if name in arrays], ", ".join(arrays) or "nothing"
+            z = np.asarray(arrays[names[0]]) if names else np.zeros(0)
+            model = arrays["model"] if "model" in arrays else np.array("")
+    except Exception as error:  # a damaged archive raises many kinds
         raise ValueError(f"{path}: cannot be read ({error}). Write one with: musicvae encode") from None
-    raise ValueError(f"{path}: holds {held}; needed is an array z or mu of shape (N, Z)")
-
-
-def source_of(path: Path) -> str:
-    """The model that wrote the vectors of a .npz file, as `encode` notes it; empty where the file does not say."""
-    import numpy as np
-
-    with np.load(path, allow_pickle=False) as arrays:
-        return str(arrays["model"]) if "model" in arrays else ""
+    if z.ndim != 2 or z.dtype.kind not in "fiu":
+        found = f"{names[0]} of shape {z.shape} and type {z.dtype}" if names else held
+        raise ValueError(f"{path}: holds {found}; needed is an array z or mu of numbers of shape (N, Z)")
+    with np.errstate(over="ignore"):  # infinity is refused where vectors are decoded
+        return Vectors(z.astype(np.float32), str(model) if model.shape == () and model.dtype.kind == "U" else "")
 
 
 def print_json(value: Any) -> None:
@@ -163,4 +182,5 @@ def print_json(value: Any) -> None:
     def plain(value: Any) -> Any:
         return value.tolist() if hasattr(value, "tolist") else str(value)
 
-    print(json.dumps(value, indent=1, ensure_ascii=False, default=plain))
+    unicode = (sys.stdout.encoding or "").lower().startswith("utf")
+    print(json.dumps(value, indent=1, ensure_ascii=not unicode, default=plain))

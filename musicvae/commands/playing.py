@@ -22,15 +22,17 @@ from musicvae.commands.options import (
     about,
     label,
     load,
+    named,
     print_json,
     read,
     read_as,
     read_vectors,
     roles,
-    source_of,
     through,
 )
 from musicvae.commands.output import Output, write
+
+MOST_DECODED = 10_000  # files of one call
 
 
 def sample(
@@ -75,7 +77,7 @@ def reconstruct(
     cut = f"{windows} windows of {composer.bars} bars"
     left = f"; left out: {'; '.join(song.dropped)}" if song.dropped else ""
     print(f"{file}: {result.encoding.chosen}; {cut}; {result.accuracy:.1%} of the steps came back{left}")
-    write({f"{file.stem}-{label(composer)}": result.song}, output)
+    write({named(file, f"-{label(composer)}"): result.song}, output)
 
 
 def encode(
@@ -142,8 +144,9 @@ def decode(
 
     if number < 1:
         raise ValueError(f"-n {number}; it must be at least 1")
-    composer, z = load(model, device), read_vectors(vectors)
-    source = source_of(vectors)
+    composer, (z, source) = load(model, device), read_vectors(vectors)
+    if number > 1 and len(z) * number > MOST_DECODED:
+        raise ValueError(f"-n {number} of {len(z)} vectors; at most {MOST_DECODED:,} files are written at once")
     if z.shape[1] != composer.latent_size and source:
         raise ValueError(
             f"{vectors}: vectors of {source}, which {composer.name} cannot play. Use: musicvae decode {source}"
@@ -153,7 +156,7 @@ def decode(
     with about(vectors):
         songs = composer.decode(np.repeat(z, number, axis=0), temperature, seed, tempo)
     names = [f"{label(composer)}-z{i:03d}-seed{seed}-{k}" for i in range(1, len(z) + 1) for k in range(1, number + 1)]
-    write(dict(zip(names, songs)), output, row=f"{vectors.stem}-{label(composer)}" if joined else "", joined=joined)
+    write(dict(zip(names, songs)), output, row=named(vectors, f"-{label(composer)}") if joined else "", joined=joined)
 
 
 def page(
@@ -175,7 +178,7 @@ def page(
         below = (file for file in given.rglob("*") if file.suffix.lower() in (".mid", ".midi"))
         for file in sorted(below) if given.is_dir() else [given]:
             heading = str(file.parent.relative_to(given)) if given.is_dir() else "."
-            groups.setdefault(heading.removeprefix("."), []).append((file.stem, read(file)))
+            groups.setdefault(heading.removeprefix("."), []).append((named(file, ""), read(file)))
     if not groups:
         raise ValueError(f"{', '.join(map(str, files))}: no .mid or .midi file there")
     save_page(out, groups, title)

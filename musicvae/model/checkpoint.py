@@ -55,7 +55,7 @@ def save_run(folder: str | Path, model: MusicVAE, config: RunConfig, half: bool 
     dtype = torch.float16 if half else torch.float32
     tensors = {name: value.detach().to("cpu", dtype).contiguous() for name, value in model.state_dict().items()}
     with replacing(folder / WEIGHTS) as temporary:
-        safetensors.torch.save_file(tensors, temporary)
+        temporary.write_bytes(safetensors.torch.save(tensors))
         (folder / PRIOR).unlink(missing_ok=True)  # only now that the new weights are on the disk
     with replacing(folder / CONFIG) as temporary:
         temporary.write_bytes(msgspec.json.format(msgspec.json.encode(config), indent=2) + b"\n")
@@ -69,12 +69,18 @@ def load_run(folder: str | Path, device: str | torch.device = "cpu") -> Run:
         tensors = safetensors.torch.load_file(path)
     except FileNotFoundError:
         raise ValueError(f"{folder} holds no {WEIGHTS}, so it is no complete run folder") from None
-    except (SafetensorError, OSError) as error:
+    except (SafetensorError, OSError, KeyError) as error:  # KeyError for a kind of number that torch has not
         raise ValueError(f"{path} cannot be read ({error}). It may have been cut short: copy it again") from None
     with torch.device("meta"):  # shapes only: no time is spent on weights that are replaced at once
         model = MusicVAE(config.model)
     check_tensors(path, {name: value.shape for name, value in model.state_dict().items()}, tensors)
-    model.load_state_dict({name: value.to(device, torch.float32) for name, value in tensors.items()}, assign=True)
+    weights = {name: value.to(device, torch.float32) for name, value in tensors.items()}
+    for name, value in weights.items():
+        if not all(bound.isfinite() for bound in value.aminmax()):  # which nothing but NaN and infinity escapes
+            raise ValueError(
+                f"{path}: the tensor {name} has numbers that are not finite. Copy it again, or train again"
+            )
+    model.load_state_dict(weights, assign=True)
     for module in model.modules():
         if isinstance(module, torch.nn.LSTM):
             module.flatten_parameters()  # cuDNN wants the weights of a layer in one piece
@@ -111,14 +117,19 @@ def load_config(folder: str | Path) -> RunConfig:
         if isinstance(version, int) and version != FORMAT:
             raise ValueError(f"{path} has format {version}; this version reads format {FORMAT}. Update musicvae")
         config = msgspec.json.decode(data, type=RunConfig)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, RecursionError) as error:
         raise ValueError(f"{path} is no valid run configuration: {error}") from None
-    if len(config.name) > LONGEST_NAME or set(config.name) & set("/\\\0") or config.name.startswith("."):
+    if not fits_in_a_file_name(config.name):
         raise ValueError(
             f"{path} gives the model the name {config.name[:LONGEST_NAME]!r}. It stands in the names of files: at most "
-            f"{LONGEST_NAME} characters, no slash, and no dot at its beginning"
+            f"{LONGEST_NAME} bytes, no slash or control character, and no dot at its beginning"
         )
     return config
+
+
+def fits_in_a_file_name(name: str) -> bool:
+    """Whether a model may have this name; the lone halves of characters that JSON allows are not printable."""
+    return name.isprintable() and len(name.encode()) <= LONGEST_NAME and not set(name) & {"/", "\\"} and name[:1] != "."
 
 
 def check_tensors(path: Path, wanted: dict[str, torch.Size], found: dict[str, torch.Tensor]) -> None:
@@ -131,3 +142,5 @@ def check_tensors(path: Path, wanted: dict[str, torch.Size], found: dict[str, to
         if found[name].shape != wanted[name]:
             shapes = f"{tuple(found[name].shape)}; {CONFIG} asks for {tuple(wanted[name])}"
             raise ValueError(f"{path}: the tensor {name} has shape {shapes}")
+        if not found[name].is_floating_point():
+            raise ValueError(f"{path}: the tensor {name} is of {found[name].dtype}; weights are floating point numbers")

@@ -103,7 +103,7 @@ def save_prior(path: str | Path, prior: Prior, half: bool = True) -> None:
         for name, value in prior.state_dict().items()
     }
     with replacing(Path(path)) as temporary:
-        safetensors.torch.save_file(tensors, temporary)
+        temporary.write_bytes(safetensors.torch.save(tensors))
 
 
 def load_prior(path: str | Path, latent_size: int, summary_size: int = 0) -> Prior:
@@ -139,7 +139,8 @@ def _like(tensors: dict[str, Tensor], latent_size: int, summary_size: int) -> Pr
     width = (size // 2 + told + units + 2 * (size - size // 2)) * units  # of the weights of one coupling
     if layers * width + hidden * hidden + told * size > sum(x.numel() for x in tensors.values()):
         raise ValueError(f"it says {layers} layers of {units} units, and is too small for these")
-    prior = BarPrior(size, units, layers, hidden, told) if bars else Flow(size, units, layers)
+    with torch.random.fork_rng(devices=[]):  # which the weights that are replaced below must not use up
+        prior = BarPrior(size, units, layers, hidden, told) if bars else Flow(size, units, layers)
     wanted = prior.state_dict()
     for name in sorted(wanted.keys() | tensors.keys()):
         if name not in tensors or name not in wanted or tensors[name].shape != wanted[name].shape:

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import math
 import signal
 import threading
 import time
@@ -11,7 +12,7 @@ from typing import Any, Self
 
 import torch
 
-from musicvae.files import replacing
+from musicvae.files import naming, replacing
 from musicvae.model.checkpoint import CONFIG, WEIGHTS, load_config
 from musicvae.model.objective import REPORTING
 
@@ -27,13 +28,14 @@ def load_state(folder: Path, settings: dict[str, Any]) -> dict[str, Any] | None:
         return None
     try:
         state = torch.load(folder / STATE, map_location="cpu", weights_only=True)
-        before = state["settings"]
+        before = dict({**state}["settings"])
     except Exception as error:  # torch raises many kinds
-        raise ValueError(f"{folder / STATE} cannot be read ({str(error).splitlines()[0]}): give a new --out") from None
+        why = next(iter(str(error).splitlines()), type(error).__name__)
+        raise ValueError(f"{folder / STATE} cannot be read ({why}): give a new --out") from None
     missing = {"format", "model", "optimizer", "step", "seconds", "tally", "validation"} - state.keys()
     if missing:
         raise ValueError(f"{folder / STATE} lacks {', '.join(sorted(missing))}: give a new --out")
-    if state["format"] != STATE_FORMAT:
+    if repr(state["format"]) != repr(STATE_FORMAT):  # it may be a tensor
         raise ValueError(f"{folder / STATE} has format {state['format']}; this version reads {STATE_FORMAT}")
     changes = differences(before, settings)
     if changes:
@@ -42,6 +44,54 @@ def load_state(folder: Path, settings: dict[str, Any]) -> dict[str, Any] | None:
             "Resume it with its own settings, or give a new --out"
         )
     return state
+
+
+def save_state(path: Path, state: dict[str, Any]) -> None:
+    """Writes a checkpoint. Raises OSError where the disk is full, of which torch makes a RuntimeError."""
+    with path.open("wb") as file:
+        try:
+            torch.save(state, file)
+        except RuntimeError as error:
+            raise error.__context__ if isinstance(error.__context__, OSError) else error from None
+
+
+def check_state(path: Path, state: dict[str, Any], fresh: dict[str, Any], steps: int) -> None:
+    """ValueError unless the checkpoint can take the place of `fresh`, the state of the same training at step 0.
+
+    The optimizer trusts what it is given: tensors of another shape end the process without an error.
+    """
+    moments = [{"step": torch.tensor(0.0), "exp_avg": x, "exp_avg_sq": x} for x in fresh["model"].values()]
+    wanted = {name: fresh[name] for name in ("step", "seconds", "model", "tally")}
+    wanted["optimizer"] = dict(enumerate(moments if type(state["step"]) is int and state["step"] else []))
+    held = {name: state[name] for name in wanted}
+    held["optimizer"] = held["optimizer"].get("state") if isinstance(held["optimizer"], dict) else None
+    why, step = mismatch(held, wanted), state["step"]
+    if not why and not 0 <= step <= steps:
+        why = f"step is {step}, of {steps}"
+    if not why and state["seconds"] < 0:
+        why = f"seconds is {state['seconds']:g}"
+    try:
+        json.dumps(state["validation"])
+    except (TypeError, ValueError, RecursionError):
+        why = why or "validation is no line of metrics"
+    if why:
+        raise ValueError(f"{path} is damaged ({why}): give a new --out")
+
+
+def mismatch(found: Any, wanted: Any, name: str = "") -> str:
+    """Where `found` has other keys, types, shapes or strides than `wanted`, or numbers not finite; empty if nowhere."""
+    if isinstance(wanted, dict):
+        if not isinstance(found, dict) or found.keys() != wanted.keys():
+            return f"{name or 'it'} has other entries than this training"
+        return next(filter(None, (mismatch(found[key], wanted[key], f"{name}.{key}".strip(".")) for key in wanted)), "")
+    if not isinstance(wanted, torch.Tensor):
+        fits = type(found) is type(wanted) and math.isfinite(found)
+        return "" if fits else f"{name} is {found!r:.40}"
+    if not isinstance(found, torch.Tensor) or (found.layout, found.dtype) != (wanted.layout, wanted.dtype):
+        return f"{name} is no tensor of {wanted.dtype}"
+    if found.shape != wanted.shape or found.stride() != wanted.stride():
+        return f"{name} has shape {tuple(found.shape)}, this training {tuple(wanted.shape)}"
+    return "" if found.isfinite().all() else f"{name} has numbers that are not finite"
 
 
 def differences(before: dict[str, Any], now: dict[str, Any], prefix: str = "") -> list[str]:
@@ -89,8 +139,9 @@ class Metrics:
             temporary.write_text("".join(lines), encoding="utf-8")
 
     def write(self, line: dict[str, Any]) -> None:
-        self.file.write(json.dumps({k: rounded(v) for k, v in line.items()}) + "\n")
-        self.file.flush()
+        with naming(self.path):
+            self.file.write(json.dumps({k: rounded(v) for k, v in line.items()}) + "\n")
+            self.file.flush()
         for key, value in line.items() if self.board is not None else []:
             if isinstance(value, float):
                 self.board.add_scalar(f"{line['kind']}/{key}", value, line["step"])
@@ -101,7 +152,8 @@ class Metrics:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.file.close()
+        with naming(self.path):
+            self.file.close()
         if self.board is not None:
             self.board.close()
 

@@ -29,7 +29,18 @@ from musicvae.model.objective import (
     own_share,
 )
 from musicvae.model.recurrence import Recurrent
-from musicvae.model.run_folder import LOCK, STATE, STATE_FORMAT, Clock, Interrupts, Metrics, load_state, saved_steps
+from musicvae.model.run_folder import (
+    LOCK,
+    STATE,
+    STATE_FORMAT,
+    Clock,
+    Interrupts,
+    Metrics,
+    check_state,
+    load_state,
+    save_state,
+    saved_steps,
+)
 from musicvae.model.vae import ModelConfig, MusicVAE, Output, draw
 
 ROWS_PAY = 512  # tokens of all streams together from which on, on a CPU, rows are faster than nn.LSTM's products,
@@ -144,7 +155,8 @@ class Trainer:
 
     def restore(self, state: dict[str, Any]) -> None:
         self.model.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        groups = self.optimizer.state_dict()["param_groups"]  # which follow from the settings
+        self.optimizer.load_state_dict({"state": state["optimizer"]["state"], "param_groups": groups})
         self.step, self.seconds, self.validation = state["step"], state["seconds"], state["validation"]
         self.tally.copy_(state["tally"])
 
@@ -235,6 +247,7 @@ def train(
     state = load_state(folder, settings)
     trainer = Trainer(new_model(model_config, config.seed, initial), config, device)
     if state is not None:
+        check_state(folder / STATE, state, trainer.state(), config.steps)
         trainer.restore(state)
     session = Session(trainer, folder, settings, run_config, Clock(trainer.seconds, max_seconds), on_log, on_listen)
     if state is not None and saved_steps(folder) != trainer.step:
@@ -270,7 +283,7 @@ class Session:
                 while trainer.step < steps and not self.clock.over and not interrupts.asked:
                     trainer.update(feed.batch(trainer.step))
                     self.report(metrics, validation)
-            except KeyboardInterrupt:
+            except (KeyboardInterrupt, BrokenPipeError):  # the latter where nobody reads the output any more
                 if trainer.updating:  # half of the weights may be new: the last checkpoint stands
                     raise
                 interrupts.asked = True
@@ -301,7 +314,7 @@ class Session:
         trainer.refuse_nan(trainer.tally.sum())
         trainer.seconds = self.clock.seconds
         with replacing(self.folder / STATE) as temporary:
-            torch.save({"format": STATE_FORMAT, "settings": self.settings, **trainer.state()}, temporary)
+            save_state(temporary, {"format": STATE_FORMAT, "settings": self.settings, **trainer.state()})
         self.save_model()
 
     def save_model(self) -> None:
@@ -332,7 +345,7 @@ def due(step: int, every: int, config: TrainingConfig) -> bool:
 def new_model(model_config: ModelConfig, seed: int, initial: MusicVAE | None) -> MusicVAE:
     """A model on the CPU with weights from the seed, or with those of `initial`."""
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.random.default_generator.manual_seed(seed)
         model = MusicVAE(model_config)
     if initial is not None:
         try:
@@ -396,7 +409,7 @@ def wants_bf16(precision: str, device: torch.device) -> bool:
     if precision == "fp32" or (precision == "auto" and not fast_at_bf16(device)):
         return False
     try:
-        with torch.autocast(device.type, dtype=torch.bfloat16):
+        with torch.random.fork_rng(devices=[]), torch.autocast(device.type, dtype=torch.bfloat16):
             nn.LSTM(8, 8, device=device)(torch.zeros(2, 2, 8, device=device))[0].sum().backward()
     except RuntimeError as error:
         if precision == "auto":

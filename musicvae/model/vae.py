@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 BAR_STARTS = ("silent", "previous")
 LARGEST = 65_536  # of any size: more is a slip of the pen, which would take all memory
+MOST_LAYERS = 64
 
 
 @dataclass(frozen=True)
@@ -37,13 +38,14 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "vocab_sizes", tuple(self.vocab_sizes))
-        if not self.vocab_sizes or not all(isinstance(v, int) and v > 1 for v in self.vocab_sizes):
-            raise ValueError(f"vocab_sizes is {self.vocab_sizes}; needs one integer of at least 2 a stream")
+        if not self.vocab_sizes or not all(isinstance(v, int) and 1 < v <= LARGEST for v in self.vocab_sizes):
+            raise ValueError(f"vocab_sizes is {self.vocab_sizes}; needs one integer from 2 to {LARGEST} a stream")
         for name, value in vars(self).items():
             if name not in ("vocab_sizes", "bar_start") and (not isinstance(value, int) or value < 1):
                 raise ValueError(f"{name} is {value!r}; must be an integer of at least 1")
-            if name not in ("vocab_sizes", "bar_start") and value > LARGEST:
-                raise ValueError(f"{name} is {value}; must be at most {LARGEST}")
+            most = MOST_LAYERS if name.endswith("_layers") else LARGEST
+            if name not in ("vocab_sizes", "bar_start") and value > most:
+                raise ValueError(f"{name} is {value}; must be at most {most}")
         if self.steps % self.bars:
             raise ValueError(f"{self.steps} steps cannot be cut into {self.bars} bars of one length")
         if self.steps % self.encoder_bars:

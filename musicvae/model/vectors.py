@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import safetensors.numpy
+import safetensors.torch
 from safetensors import SafetensorError
 
 from musicvae.files import replacing
@@ -16,8 +17,9 @@ def save_vectors(path: str | Path, vectors: Mapping[str, np.ndarray]) -> None:
     """Writes vectors (Z,) under their names, in float32; the file is the old one or the new one at every moment."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
+    content = safetensors.numpy.save({k: np.ascontiguousarray(v, np.float32) for k, v in vectors.items()})
     with replacing(path) as temporary:
-        safetensors.numpy.save_file({k: np.ascontiguousarray(v, np.float32) for k, v in vectors.items()}, temporary)
+        temporary.write_bytes(content)
 
 
 def load_vectors(path: str | Path, latent_size: int | None = None) -> dict[str, np.ndarray]:
@@ -26,9 +28,12 @@ def load_vectors(path: str | Path, latent_size: int | None = None) -> dict[str, 
     if not path.is_file():
         raise ValueError(f"{path}: no such file. Write one with: musicvae attribute learn")
     try:
-        vectors = safetensors.numpy.load_file(path)
-    except (SafetensorError, OSError) as error:
+        tensors = safetensors.torch.load_file(path)  # which knows bf16, unlike NumPy
+    except (SafetensorError, OSError, KeyError) as error:
         raise ValueError(f"{path}: cannot be read ({error}). Write it again with: musicvae attribute learn") from None
+    vectors = {name: tensor.float().numpy() for name, tensor in tensors.items() if not tensor.is_complex()}
+    if len(vectors) < len(tensors):
+        raise ValueError(f"{path}: holds complex numbers. Write it again with: musicvae attribute learn")
     for name, vector in vectors.items():
         fits = vector.ndim == 1 and len(vector) == (latent_size or len(vector))
         if not fits or not np.isfinite(vector).all():

@@ -134,7 +134,7 @@ class Dataset:
     def report(self) -> dict[str, Any]:
         try:
             report = json.loads((self.folder / "report.json").read_text())
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise self._damaged(error) from None
         if not isinstance(report, dict):
             raise self._damaged("it is no object")
@@ -177,19 +177,39 @@ class Dataset:
         if split not in SPLITS or not path.is_file():
             self.rows(split)  # says what is wrong
         cache = self.folder / f"{split}.{path.stat().st_size}-{path.stat().st_mtime_ns}.npy"
-        if not cache.exists():
-            tokens = self._tokens_from_rows(split)
-            try:
-                with replacing(cache, concurrent=True) as temporary, temporary.open("wb") as file:
-                    np.save(file, tokens)
-            except OSError:
-                return tokens
+        mapped = self._mapped(cache, path) if cache.exists() else None
+        if mapped is not None:
+            return mapped
+        tokens = self._tokens_from_rows(split)
+        try:
+            with replacing(cache, concurrent=True) as temporary, temporary.open("wb") as file:
+                np.save(file, tokens)
+        except OSError:
+            return tokens
         return np.load(cache, mmap_mode="r")
 
+    @property
+    def _window(self) -> tuple[int, int]:
+        """Steps and streams of a window."""
+        return self.settings.steps, len(self.settings.tokens.vocab_sizes)
+
+    def _mapped(self, cache: Path, parquet: Path) -> np.ndarray | None:
+        """The cached tokens of a split; None where either file is damaged, and the cache is to be written again."""
+        try:
+            tokens, windows = np.load(cache, mmap_mode="r"), pq.read_metadata(parquet).num_rows
+        except (ValueError, OSError, EOFError):
+            return None
+        fits = isinstance(tokens, np.ndarray) and tokens.dtype == np.uint16
+        return tokens if fits and tokens.shape == (windows, *self._window) else None
+
     def _tokens_from_rows(self, split: str) -> np.ndarray:
-        column = self.rows(split, ["tokens"])["tokens"].combine_chunks()
-        shape = (-1, self.settings.steps, len(self.settings.tokens.vocab_sizes))
-        return column.flatten().to_numpy(zero_copy_only=False).astype(np.uint16, copy=False).reshape(shape)
+        tokens = self.rows(split, ["tokens"])["tokens"].combine_chunks()
+        try:
+            numbers = tokens.flatten().cast(pa.uint16()).to_numpy(zero_copy_only=False)
+            return numbers.reshape(len(tokens), *self._window)
+        except (AttributeError, ValueError, pa.ArrowException) as error:  # text, nulls, windows of another length
+            path = self.folder / f"{split}.parquet"
+            raise ValueError(f"{path}: its tokens cannot be read ({error}). Build the data set again") from None
 
 
 # --- the rest of the job ---------------------------------------------------------------------------------------

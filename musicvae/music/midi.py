@@ -1,9 +1,11 @@
 """MIDI bytes <-> Song: notes on a grid of sixteenth-note steps, counted from ticks, in 4/4."""
 
 import io
+import os
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple
+from pkgutil import resolve_name
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 
@@ -11,11 +13,14 @@ from musicvae.files import replacing
 from musicvae.music.channels import Instrument, Parsed
 from musicvae.music.guard import parse, read_file
 from musicvae.music.metre import MAX_BARS, MAX_SILENT_TAIL, STEPS_PER_BAR, STEPS_PER_QUARTER, Piece, Timeline, place
-from musicvae.music.reasons import MidiError
+from musicvae.music.reasons import MAX_BYTES, MidiError
 
 DEFAULT_TEMPO = 120.0  # beats a minute, what MIDI means when a file does not say
 TEMPO_RANGE = (4.0, 1000.0)  # outside lies only damage: 4 bpm is the slowest that three bytes can say
 TICKS_PER_QUARTER = 480  # of the files that we write
+DRAWN_BY = "musicvae.render.roll:roll_svg"  # for notebooks; it stands above this module, so it is looked up when asked
+
+Source = str | os.PathLike[str] | bytes | BinaryIO
 
 
 class Notes(NamedTuple):
@@ -49,9 +54,13 @@ def sorted_notes(instrument, start, pitch, end, velocity) -> Notes:
     return Notes(high >> 18, start, low >> _PITCH & 0x7F, start + (low >> _DURATION & 0x3FFFF), low & 0x7F)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Song:
-    """Notes on the grid of steps, the players, the stretches of 4/4 they stand in, and the tempo."""
+    """Notes on the grid of steps, the players, the stretches of 4/4 they stand in, and the tempo.
+
+    Songs are equal where all fields are, notes compared one by one; equal songs have the same hash. A notebook shows a
+    song as a piano roll.
+    """
 
     notes: Notes
     instruments: tuple[Instrument, ...]
@@ -72,20 +81,45 @@ class Song:
     def tempo(self) -> float:
         return self.tempos[0][1]
 
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Song):
+            return NotImplemented
+        return self._rest == other._rest and all(map(np.array_equal, self.notes, other.notes))
+
+    def __hash__(self) -> int:
+        return hash((self._rest, *(np.asarray(column, np.int32).tobytes() for column in self.notes)))
+
+    @property
+    def _rest(self) -> tuple:
+        """All fields but the notes."""
+        return self.instruments, self.pieces, self.tempos, self.dropped, self.off_grid
+
+    def __repr__(self) -> str:
+        players = ", ".join(f"{i} {player.name!r}" for i, player in enumerate(self.instruments[:4], 1))
+        more = ", ..." if len(self.instruments) > 4 else ""
+        counts = f"{self.bars} bars, {len(self.notes.start)} notes, {self.tempo:g} beats a minute"
+        return f"<Song: {counts}; tracks: {players or 'none'}{more}>"
+
+    def _repr_html_(self) -> str:
+        return str(resolve_name(DRAWN_BY)(self))
+
     def tempo_at(self, step: int) -> float:
         return next(bpm for at, bpm in reversed(self.tempos) if at <= max(step, 0))
 
     @classmethod
-    def read(cls, source: str | Path | bytes) -> "Song":
-        """MIDI file or bytes -> Song. Raises MidiError, which names the reason."""
-        song = to_songs([parse(source if isinstance(source, bytes) else read_file(source))])[0]
+    def read(cls, source: Source) -> "Song":
+        """MIDI, as a path, bytes or a file opened in binary -> Song. Raises MidiError, which names the reason."""
+        song = to_songs([parse(_bytes_of(source))])[0]
         if isinstance(song, MidiError):
             raise song
         return song
 
-    def save(self, path: str | Path) -> None:
+    def save(self, target: str | Path | BinaryIO) -> None:
         """Writes a format 1 MIDI file that ends with the song's last step; the mirror of `read`."""
-        with replacing(Path(path)) as temporary:
+        if not isinstance(target, (str, Path)):
+            target.write(self.to_bytes())
+            return
+        with replacing(Path(target)) as temporary:
             temporary.write_bytes(self.to_bytes())
 
     def to_bytes(self) -> bytes:
@@ -102,6 +136,21 @@ class Song:
     def with_tempo(self, tempo: float) -> "Song":
         """The same notes at one tempo, in beats a minute. Raises ValueError outside `TEMPO_RANGE`."""
         return replace(self, tempos=((0, checked_tempo(tempo)),))
+
+
+def _bytes_of(source: Source) -> bytes:
+    """The bytes to read, or as many as show that they are too many. MidiError names a file that cannot be opened."""
+    if isinstance(source, (bytes, bytearray, memoryview)):
+        return bytes(source)
+    if isinstance(source, (str, os.PathLike)):
+        try:
+            return read_file(source)
+        except MidiError as error:
+            raise MidiError(error.reason, f"{os.fspath(source)}: {error.detail}") from None
+    data = source.read(MAX_BYTES + 1)
+    if not isinstance(data, bytes):
+        raise ValueError("the file was opened as text; MIDI is read from one opened in binary, with mode 'rb'")
+    return data
 
 
 def checked_tempo(tempo: float) -> float:

@@ -69,7 +69,9 @@ def _found(song: Song, roles: Roles) -> tuple[list[int], list[int]]:
 
 
 def _labelled(song: Song, melody: list[int], drums: list[int]) -> Song:
-    players = [p._replace(is_drum=(p.is_drum and i not in melody) or i in drums) for i, p in enumerate(song.instruments)]
+    players = [
+        p._replace(is_drum=(p.is_drum and i not in melody) or i in drums) for i, p in enumerate(song.instruments)
+    ]
     return replace(song, instruments=tuple(players))
 
 
