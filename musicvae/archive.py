@@ -136,6 +136,15 @@ def open_tar(path: Path, limit: float = math.inf) -> Iterator[tarfile.TarFile]:
         yield archive
 
 
+def read_content(file: IO[bytes], limit: int) -> bytes:
+    """The first `limit` bytes of a member at most, in portions that no limit on headers stands in the way of."""
+    parts: list[bytes] = []
+    while limit and (part := file.read(min(CHUNK, limit))):
+        parts.append(part)
+        limit -= len(part)
+    return b"".join(parts)
+
+
 def _too_much(path: Path, size: int) -> ValueError:
     return ValueError(f"{path}: refused, because it claims to hold {size:,} bytes, more than its size allows")
 

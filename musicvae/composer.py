@@ -13,6 +13,14 @@ import torch
 from musicvae.box import find_model
 from musicvae.files import replacing
 from musicvae.hub import REPORT, fetch, is_hub_name
+from musicvae.limits import (
+    checked_number,
+    checked_rounds,
+    checked_seed,
+    checked_shift,
+    checked_temperature,
+    checked_variation,
+)
 from musicvae.model import latent
 from musicvae.model.bar_prior import BarPrior
 from musicvae.model.checkpoint import WEIGHTS, RunConfig, load_run, save_run
@@ -26,8 +34,7 @@ from musicvae.music.representation import Representation, representation
 
 CARD = "README.md"
 BATCH = 128  # windows decoded or encoded at once
-MOST = 10_000  # windows written in one call
-MOST_ROUNDS, ROUND_TEMPERATURE = 100, 0.5  # of pseudo-Gibbs sampling
+ROUND_TEMPERATURE = 0.5  # of pseudo-Gibbs sampling
 FARTHEST = 1000.0  # a number of z may be so large; the prior hardly ever goes beyond 5
 
 
@@ -143,10 +150,8 @@ class Composer:
         rounds mend what a simple prior gets wrong; many end in what is easiest to say, the same bar over and over.
         Raises ValueError for a prior that cannot be read, or leads out of where music can be.
         """
-        z, rounds = self._drawn(n, seed), self.config.rounds if rounds is None else rounds
-        if not 0 <= rounds <= MOST_ROUNDS:
-            raise ValueError(f"{rounds} rounds; it must be from 0 (z as it is drawn) to {MOST_ROUNDS}")
-        for number in range(rounds):
+        z = self._drawn(n, seed)
+        for number in range(checked_rounds(self.config.rounds if rounds is None else rounds)):
             fresh = int(np.random.SeedSequence((seed, number)).generate_state(1, np.uint64)[0] >> 1)
             mu, sigma = self.encode_tokens(self.decode_tokens(z, ROUND_TEMPERATURE, fresh))
             z = mu + sigma * draw_prior(n, self.latent_size, fresh).numpy()
@@ -156,7 +161,7 @@ class Composer:
         """z (n, Z) from the prior, before any round."""
         sizes, spread = self.model.config, self.config.spread
         count = sizes.encoder_bars * sizes.condition_size if isinstance(self.prior, BarPrior) else 0
-        noise = draw_prior(_checked_number(n), count + self.latent_size, _checked_seed(seed))
+        noise = draw_prior(checked_number(n), count + self.latent_size, checked_seed(seed))
         if self.prior is None:
             return noise.numpy()
         if not 0 <= spread < float("inf"):
@@ -181,7 +186,8 @@ class Composer:
     ) -> Encoding:
         """Song -> the posterior of its windows, one after another from `bar` on, or of the first full one with a note.
 
-        `instrument` is an index into song.instruments. The last window of a stretch of 4/4 is padded with silence.
+        `instrument` is an index into song.instruments, `bar` an index of a bar; both begin at 0, though messages and
+        the command line count from 1. The last window of a stretch of 4/4 is padded with silence.
         Raises ValueError if the song has no such part, or is shorter than a window and `pad` is not set.
         """
         part = cut(song, self.representation, self.bars, instrument=instrument, bar=bar, whole=whole, pad=pad)
@@ -223,12 +229,9 @@ class Composer:
             raise ValueError(f"z of shape {z.shape}; this model needs (N, {self.latent_size})")
         if not (np.abs(z) <= FARTHEST).all():
             raise ValueError(f"z has values that are not finite, or beyond {FARTHEST:g}; most music is within -5 to 5")
-        if not 0 <= temperature < float("inf"):
-            raise ValueError(
-                f"a temperature of {temperature:g}; it must be 0 or more (1 is the model's own, 0 the most likely)"
-            )
+        checked_temperature(temperature)
         streams = len(self.model.config.vocab_sizes)
-        uniforms = draw_uniforms(1 if alike else len(z), self.steps, streams, _checked_seed(seed))
+        uniforms = draw_uniforms(1 if alike else len(z), self.steps, streams, checked_seed(seed))
         uniforms = uniforms.expand(len(z), -1, -1)
         parts = []
         for at in range(0, len(z), BATCH):
@@ -289,9 +292,7 @@ class Composer:
                     f"no attribute {name!r}; known are {', '.join(known) or 'none'}. Learn others with: "
                     "musicvae attribute learn"
                 )
-            if not np.isfinite(amount):
-                raise ValueError(f"{name}={amount}; an amount is a number such as 1.5 or -1")
-            total += np.float32(amount) * np.asarray(known[name], np.float32)
+            total += np.float32(checked_shift(name, amount)) * np.asarray(known[name], np.float32)
         return total
 
     def attributes(self) -> dict[str, np.ndarray]:
@@ -309,7 +310,7 @@ class Composer:
     ) -> list[Song]:
         """Songs of one window on the way from a to b; the ends are reconstructions, and count among the steps."""
         places = self._places([a, b])
-        _checked_number(steps)
+        checked_number(steps)
         z = latent.path(places[0].mu, places[1].mu, steps, linear)
         return self._play(z, np.linspace(places[0].tempo, places[1].tempo, steps), temperature, seed)
 
@@ -318,7 +319,7 @@ class Composer:
     ) -> list[list[Song]]:
         """Rows of songs between four corners, two above and two below; each edge is an interpolation."""
         places = self._places(corners)
-        _checked_number(size * size)
+        checked_number(size * size)
         z = latent.grid(np.stack([p.mu for p in places]), size, linear)
         tempo = latent.grid(np.array([[p.tempo] for p in places]), size, straight=True)
         songs = self._play(z.reshape(size * size, -1), tempo.ravel(), temperature, seed)
@@ -337,8 +338,7 @@ class Composer:
         self, place: Place, n: int = 8, amount: float = 0.5, temperature: float = 0.0, seed: int = 0
     ) -> list[Song]:
         """n songs on the way from a window to draws of the prior: an amount of 0 is its reconstruction, 1 the draw."""
-        if not 0 <= amount <= 1:
-            raise ValueError(f"an amount of {amount:g}; it must be from 0 (the song itself) to 1 (any other)")
+        checked_variation(amount)
         phrase = self._places([place])[0]
         z = latent.slerp(phrase.mu, self.draw(n, seed), amount)
         return self._play(z, [phrase.tempo] * n, temperature, seed)
@@ -373,8 +373,8 @@ class Composer:
         With it go the prior, the attribute vectors and the card of the model, if it has them; prior and vectors of
         another model that was there before go away. A README.md that is there stays as it is.
         """
-        folder, files = Path(folder), (PRIOR, ATTRIBUTES, REPORT, CARD)
-        files = tuple(file for file in files if file != CARD or not (folder / CARD).exists())
+        folder = Path(folder)
+        files = [PRIOR, ATTRIBUTES, REPORT, *([] if (folder / CARD).exists() else [CARD])]
         there = [self.folder / file for file in files] if self.folder else []
         beside = {path.name: path.read_bytes() for path in there if path.is_file()}
         stale = [folder / file for file in files if file not in beside] if (folder / WEIGHTS).is_file() else []
@@ -402,15 +402,3 @@ def load(name: str | Path, device: str = "cpu") -> Composer:
             f"{music.vocab_sizes} and whole bars of {STEPS_PER_BAR} steps. Mend config.json, or train again"
         )
     return Composer(run.model, run.config, music, folder)
-
-
-def _checked_number(n: int) -> int:
-    if not 1 <= n <= MOST:
-        raise ValueError(f"{n} pieces of music; it must be from 1 to {MOST:,}")
-    return n
-
-
-def _checked_seed(seed: int) -> int:
-    if not 0 <= seed < 2**63:
-        raise ValueError(f"a seed of {seed}; it must be from 0 to 2^63 - 1")
-    return seed

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 from musicvae.composer import Composer, load
 from musicvae.files import replacing
+from musicvae.limits import check_free
 from musicvae.model.bundle import Bundle
 from musicvae.model.checkpoint import RunConfig, save_run
 from musicvae.model.crc32c import compiled
@@ -229,14 +230,6 @@ def export_onnx_runtime(model: str, out: Path, overwrite: bool = False) -> list[
     export_onnx(composer.model, composer.config, out)
     sizes = [sum(p.stat().st_size for p in out.glob(kind)) / 1e6 for kind in ("*.onnx", "*.int8.onnx")]
     return [f"the decoder of {composer.name}: fp32 {sizes[0] - sizes[1]:.1f} MB, int8 {sizes[1]:.1f} MB"]
-
-
-def check_free(out: Path, option: str, overwrite: bool) -> None:
-    """ValueError for a file, and for a folder that holds something already."""
-    if out.exists() and not out.is_dir():
-        raise ValueError(f"{out} is a file; {option} needs a folder")
-    if out.is_dir() and any(out.iterdir()) and not overwrite:
-        raise ValueError(f"{out} holds files already. Give another {option}, or --overwrite")
 
 
 def check_exportable(composer: Composer) -> None:

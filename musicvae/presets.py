@@ -1,5 +1,6 @@
 """The paper's models by name: what music they hold, and how they are built and trained at three sizes."""
 
+import difflib
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -133,17 +134,33 @@ def change(model: ModelConfig, training: TrainingConfig, settings: list[str]) ->
     for setting in settings:
         key, sign, text = setting.partition("=")
         part, dot, name = key.partition(".")
+        hint = _nearest(key, model, training)
         if not sign or not dot or part not in parts:
-            raise ValueError(f"setting {setting!r}; write model.NAME=VALUE or training.NAME=VALUE")
+            raise ValueError(f"setting {setting!r}; write model.NAME=VALUE or training.NAME=VALUE{hint}")
         known = {f.name: type(getattr(parts[part], f.name)) for f in fields(parts[part])}
         known = {n: t for n, t in known.items() if t in (int, float, str)}
-        _known(f"setting in {part}", name, tuple(known))
+        if name not in known:
+            raise ValueError(f"no setting in {part} {name!r}{hint}; known are {', '.join(known)}")
         try:
             value = known[name](text)
         except ValueError:
             raise ValueError(f"setting {key} is {text!r}; it must be of type {known[name].__name__}") from None
         parts[part] = replace(parts[part], **{name: value})
     return parts["model"], parts["training"]
+
+
+def _nearest(key: str, model: ModelConfig, training: TrainingConfig) -> str:
+    """The setting that was meant, in brackets: one of that name in either half, else one much like it."""
+    known = [f"{part}.{f.name}" for part, of in (("model", model), ("training", training)) for f in fields(of)]
+    same = [name for name in known if name.partition(".")[2] == key.rpartition(".")[2]]
+    close = same or difflib.get_close_matches(key, known, 1) or _alike(key, known)
+    return f" (did you mean {' or '.join(close)}?)" if close else ""
+
+
+def _alike(key: str, known: list[str]) -> list[str]:
+    """The setting whose name without its half is most like this one."""
+    plain = {name.partition(".")[2]: name for name in known}
+    return [plain[name] for name in difflib.get_close_matches(key.rpartition(".")[2], plain, 1)]
 
 
 def _known(what: str, name: str, names: tuple[str, ...]) -> str:

@@ -2,7 +2,6 @@
 
 import contextlib
 import ctypes
-import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from musicvae.composer import Composer, load
+from musicvae.limits import checked_threads, seconds
 from musicvae.model.checkpoint import RunConfig
 from musicvae.model.objective import TrainingConfig
 from musicvae.model.run_folder import STATE
@@ -17,6 +17,7 @@ from musicvae.model.training import TrainingResult, train
 from musicvae.model.vae import ModelConfig, MusicVAE
 from musicvae.music.dataset import Dataset
 from musicvae.presets import Preset, change, preset
+from musicvae.shell import command
 
 # What was learnt is to be bent, not lost: small steps, and the KL weighs from the start as much as it did in the end.
 FINE_TUNING: dict[str, Any] = {"steps": 2000, "learning_rate": 3e-4, "beta_schedule": "constant", "token_dropout": 0.0}
@@ -97,7 +98,8 @@ def beginning(start: Composer, dataset: Dataset, name: str | Path) -> Composer:
         wanted = f"{found[0]} of {found[1]} bars (drum map {found[2]})"
         raise ValueError(
             f"{name} plays {wanted}; {dataset.folder} holds {music.representation} of {music.bars} bars (drum map "
-            f"{music.drum_map or 'current'}). Build a data set of the former with: musicvae dataset build"
+            f"{music.drum_map or 'current'}). Build a data set of the former with: "
+            + command(*_build(found[0], found[1], found[2]))
         )
     return start
 
@@ -109,10 +111,15 @@ def fitting(dataset: Dataset, chosen: Preset) -> Dataset:
     if not fits or music.bars != chosen.bars:
         raise ValueError(
             f"{dataset.folder} holds {music.representation} windows of {music.bars} bars; {chosen.name} learns "
-            f"{wanted} of {chosen.bars} bars. Build one with: musicvae dataset build FOLDER "
-            f"--representation {wanted} --bars {chosen.bars} --out DIR"
+            f"{wanted} of {chosen.bars} bars. Build one with: {command(*_build(wanted, chosen.bars))}"
         )
     return dataset
+
+
+def _build(representation: str, bars: int, drum_map: str = "current") -> list[str]:
+    """The words that build a data set of this kind."""
+    words = ["dataset", "build", "FOLDER", "--representation", representation, "--bars", str(bars)]
+    return [*words, *(["--drum-map", drum_map] if drum_map != "current" else []), "--out", "DIR"]
 
 
 def provenance(start: Composer) -> dict[str, Any]:
@@ -123,9 +130,7 @@ def provenance(start: Composer) -> dict[str, Any]:
 
 def use_threads(number: int) -> None:
     """So many CPU threads; 0 leaves the choice to torch. ValueError for fewer."""
-    if number < 0:
-        raise ValueError(f"--threads {number}; it must be 0 (one for each core) or more")
-    if number:
+    if checked_threads(number):
         import torch
 
         torch.set_num_threads(number)
@@ -198,14 +203,6 @@ class Listener:
             song.save(folder / f"{name}.mid")
 
 
-def seconds(text: str) -> float:
-    """ "90s", "10m", "2h" or plain seconds -> seconds. Raises ValueError for anything else."""
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh]?)", text.strip())
-    if not match:
-        raise ValueError(f"--max-time {text!r}; write 90s, 10m or 2h")
-    return float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[match[2]]
-
-
 def print_line(line: dict[str, Any]) -> None:
     """One line of metrics.jsonl for the eye."""
     start = f"step {line['step']:>7,}" if line["kind"] == "train" else "  validation "
@@ -224,6 +221,6 @@ def ending(result: TrainingResult) -> str:
         return f"{result.folder}: finished already ({result.step:,} steps); nothing to do"
     if result.finished:
         done = f"finished, {result.step:,} steps in {result.seconds:.0f} s"
-        return f"{result.folder}: {done}. Hear it: musicvae sample {result.folder} --out DIR"
+        return f"{result.folder}: {done}. Hear it: {command('sample', result.folder, '--out', 'DIR')}"
     why = "interrupted" if result.interrupted else "paused"
     return f"{result.folder}: {why} at step {result.step:,}, saved. The same command goes on from here"

@@ -142,7 +142,7 @@ def test_drums_for_a_melody_model_and_the_other_way_round_say_what_is_missing():
 def test_a_track_that_does_not_exist_and_a_bar_after_the_end_are_named():
     with pytest.raises(ValueError, match=r"track 5 cannot be the melody; tracks that can: 1"):
         make_composer().encode(scale(2), instrument=4)
-    with pytest.raises(ValueError, match="no bar 2; the song has bars 0 to 1"):
+    with pytest.raises(ValueError, match="no bar 3; the song has bars 1 to 2"):
         make_composer().encode(scale(2), bar=2)
 
 

@@ -179,7 +179,7 @@ def test_killed_while_it_tidies_up_a_build_is_begun_anew(songs, data, tmp_path, 
     assert digests(build([songs], MELODY, tmp_path / "out").folder, "*.parquet") == whole
 
 
-@pytest.mark.parametrize("text", ["[]", "5", '{"format": 1}', '{"format": 1, "settings": {"bars": 2, "x": 1}}'])
+@pytest.mark.parametrize("text", ["[]", "5", '{"format": 2}', '{"format": 2, "settings": {"bars": 2, "x": 1}}'])
 def test_a_report_that_is_none_is_called_damaged(songs, tmp_path, text):
     data = build([songs], MELODY, tmp_path / "data")
     (data.folder / "report.json").write_text(text)

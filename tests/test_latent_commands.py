@@ -147,7 +147,7 @@ def test_songs_in_a_row_keep_their_tempos(tunes):
 def test_interpolate_writes_the_reconstructions_at_its_ends(musicvae, midi, tmp_path):
     a, out = midi / "a.mid", tmp_path / "way"
     code, said, _ = musicvae("interpolate", "melody-2", a, midi / "c.mid", "--steps", 4, "--joined", "--out", out)
-    assert code == 0 and "a.mid: track 1" in said and "bars 0 to 1\n" in said and "bars 0 to 1 of 8" in said
+    assert code == 0 and "a.mid: track 1" in said and "bars 1 to 2\n" in said and "bars 1 to 2 of 8" in said
     names = sorted(p.name for p in out.iterdir())
     assert names == sorted([f"a-to-c-melody-2-{i}.mid" for i in (1, 2, 3, 4)] + ["a-to-c-melody-2.mid"])
     musicvae("reconstruct", "melody-2", a, "--out", tmp_path / "a")
@@ -157,9 +157,9 @@ def test_interpolate_writes_the_reconstructions_at_its_ends(musicvae, midi, tmp_
 
 
 def test_each_song_has_its_own_bar(musicvae, midi, tunes, composer, tmp_path):
-    words = ("interpolate", "melody-2", midi / "b.mid", midi / "c.mid", "--steps", 2, "--bar", 2, 4)
+    words = ("interpolate", "melody-2", midi / "b.mid", midi / "c.mid", "--steps", 2, "--bar", 3, 5)
     code, said, _ = musicvae(*words, "--out", tmp_path)
-    assert code == 0 and "bars 2 to 3 of 4" in said and "bars 4 to 5 of 8" in said
+    assert code == 0 and "bars 3 to 4 of 4" in said and "bars 5 to 6 of 8" in said
     expected = composer.interpolate(*(composer.phrase(tunes[n], bar=bar) for n, bar in (("b", 2), ("c", 4))), 2)
     for path, song in zip(sorted(tmp_path.iterdir()), expected):
         assert path.read_bytes() == song.to_bytes()
@@ -241,8 +241,8 @@ def test_vectors_learnt_for_a_run_lie_in_its_folder(musicvae, data, composer, tm
     ("words", "message"),
     [
         (("interpolate", "melody-2", "A", "B", "--steps", 1), "1 steps; an interpolation needs at least 2"),
-        (("interpolate", "melody-2", "A", "B", "--bar", 0, 1, 2), "--bar has 3 values for 2 files"),
-        (("interpolate", "melody-2", "A", "B", "--bar", 0, 9), "b.mid: no bar 9"),
+        (("interpolate", "melody-2", "A", "B", "--bar", 1, 2, 3), "--bar has 3 values for 2 files"),
+        (("interpolate", "melody-2", "A", "B", "--bar", 1, 9), "b.mid: no bar 9"),
         (("average", "melody-2", "A"), "at least two"),
         (("average", "melody-2", "A", "B", "--weights", 1), "1 weights for 2 files"),
         (("vary", "melody-2", "A", "--amount", 2), "an amount of 2"),

@@ -95,7 +95,7 @@ def test_a_long_song_goes_on_in_lines_of_sixteen_bars():
     figure = draw(tune((0, 60), (600, 62), steps=40 * 16))
     assert [axes.get_xlim() for axes in figure.axes] == [(0, 256), (256, 512), (512, 768)]
     numbers = [int(text.get_text()) for axes in figure.axes for text in axes.texts]
-    assert numbers == list(range(40))
+    assert numbers == list(range(1, 41))
 
 
 def test_a_row_has_a_shaded_column_for_every_other_song():

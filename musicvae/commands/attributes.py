@@ -1,5 +1,7 @@
 """Attribute vectors: learning them, and bending songs with them (sections 2.1.2 and 5.5)."""
 
+import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -9,6 +11,7 @@ if TYPE_CHECKING:
 
 from tyro.conf import Positional, arg
 
+from musicvae.commands.checks import check, check_song
 from musicvae.commands.latent import Joined
 from musicvae.commands.options import (
     Device,
@@ -25,14 +28,13 @@ from musicvae.commands.options import (
     read_as,
     through,
 )
-from musicvae.commands.output import Output, write
+from musicvae.commands.output import Files, Output, write
 
 Vectors = Annotated[
     Path | None, arg(metavar="FILE", help="Attribute vectors beside those of the model, as written by attribute learn.")
 ]
 
 MAX_SKIPPED = 20  # named on screen
-WEAK = 0.25  # standard deviations that a vector moves its own attribute by, below which it is called weak
 
 
 def learn(
@@ -59,6 +61,10 @@ def learn(
     from musicvae.learn import learn_from_dataset, learn_from_folders, save_learned
 
     path = learn_target(model, out)
+    check(model, device, seed=seed)
+    folders = [folder for folder in (dataset, having, lacking) if folder is not None and not folder.exists()]
+    if folders:
+        raise ValueError(f"{folders[0]}: no such file or folder")
     composer = load(model, device, encodes=True)
     if dataset is not None and not (having or lacking or name):
         learned = learn_from_dataset(composer, dataset, windows, measured, seed)
@@ -105,7 +111,9 @@ def apply(
     vectors: Vectors = None,
 ) -> None:
     """Bend a whole song; +1 is the way from the lowest quarter of real music to the highest."""
-    composer, amounts = load(model, playing.device, encodes=True), parse_amounts(settings)
+    amounts = parse_amounts(settings)
+    check_bend(model, file, output, playing, vectors, amounts)
+    composer = load(model, playing.device, encodes=True)
     variants = {"reconstructed": {}, "bent": amounts}
     songs = bend(composer, file, variants, vectors, playing)
     words = "-".join(f"{name}{amount:+g}" for name, amount in amounts.items())
@@ -126,6 +134,7 @@ def swap(
     """Put one attribute in the place of another: less of one, more of the other (section 2.1.2)."""
     if source == target:
         raise ValueError(f"--from and --to are both {source!r}; swap two different attributes")
+    check_bend(model, file, output, playing, vectors, {source: -amount, target: amount})
     composer = load(model, playing.device, encodes=True)
     variants = {"reconstructed": {}, "swapped": {source: -amount, target: amount}}
     songs = bend(composer, file, variants, vectors, playing)
@@ -147,6 +156,7 @@ def sweep(
     variants = {f"{amount:+g}": {attribute: amount} for amount in amounts}
     if not amounts or len(variants) < len(amounts):
         raise ValueError(f"--amounts {' '.join(map(str, amounts))}; give one or more that differ in six digits")
+    check_bend(model, file, output, playing, vectors, *variants.values())
     composer = load(model, playing.device, encodes=True)
     songs = bend(composer, file, variants, vectors, playing)
     digits = len(str(len(songs)))
@@ -154,6 +164,20 @@ def sweep(
     base = named(file, f"-{label(composer)}-{attribute}{longest}").removesuffix(longest)
     files = {f"{base}-{i:0{digits}d}-{amount}": song for i, (amount, song) in enumerate(songs.items(), 1)}
     write(files, output, row=base, joined=joined, labels=list(songs))
+
+
+def check_bend(
+    model: str, file: Path, output: Files, playing: WholeSong, vectors: Path | None, *variants: dict[str, float]
+) -> None:
+    """Raises ValueError for what can be seen to be wrong without the model."""
+    from musicvae.limits import checked_shift
+    from musicvae.model.vectors import load_vectors
+
+    for name, amount in (pair for amounts in variants for pair in amounts.items()):
+        checked_shift(name, amount)
+    check_song(model, file, output, playing)
+    if vectors is not None:
+        load_vectors(vectors)
 
 
 def bend(
@@ -175,7 +199,7 @@ def bend(
         with about(file):
             done[name] = composer.shift(song, amounts, vectors=known, **through(playing))
     path = vectors or (composer.folder / ATTRIBUTES if composer.folder else None)
-    warn_of_weak(path, [name for amounts in variants.values() for name in amounts])
+    warn(path, variants.values())
     encoding = next(iter(done.values())).encoding
     print(f"{file}: {encoding.chosen}; {len(encoding.spans)} windows of {composer.bars} bars")
     songs = {name: result.song for name, result in done.items()}
@@ -184,16 +208,23 @@ def bend(
     return songs
 
 
-def warn_of_weak(path: Path | None, names: list[str]) -> None:
-    """Prints which of the vectors hardly change what they are named for, as far as that was measured."""
-    from musicvae.evaluation.attributes import own_column
+def warn(path: Path | None, variants: Iterable[dict[str, float]]) -> None:
+    """Prints which vectors hardly change what they are named for, and on stderr which amounts were never measured."""
+    from musicvae.evaluation.attributes import WEAK, own_change
     from musicvae.learn import read_report
 
-    report = read_report(path) if path else {}
-    for name in dict.fromkeys(names):
-        record, own = report.get("attributes", {}).get(name, {}), own_column(name, report.get("columns", []))
-        effect = record.get("effect")
-        change = effect["change"][own] if effect and own is not None else None
+    report = (read_report(path) if path else {}) or {"columns": [], "attributes": {}}
+    given: dict[str, list[float]] = {}
+    for name, amount in (pair for amounts in variants for pair in amounts.items()):
+        given.setdefault(name, []).append(amount)
+    for name, amounts in given.items():
+        effect, change = report["attributes"].get(name, {}).get("effect"), own_change(report, name)
+        far = [amount for amount in amounts if effect and abs(amount) > effect["amount"]]
+        if effect is None:
+            print(f"warning: what {name} does to music was not measured", file=sys.stderr)
+        if far:
+            words = f"{' and '.join(f'{amount:+g}' for amount in far)} of {name}: measured was {effect['amount']:+g}"
+            print(f"warning: {words}; beyond it music may break", file=sys.stderr)
         if change is not None and change < WEAK:
             print(f"  {name} is weak in this model: +1 changes it by {change:+.2f} standard deviations of real music")
 
@@ -213,9 +244,11 @@ def tell(composer: "Composer", songs: "dict[str, Song]", names: list[str]) -> No
 
 def parse_amounts(settings: list[str]) -> dict[str, float]:
     """["note-density=+1.5"] -> {"note-density": 1.5}. Raises ValueError for anything else."""
-    amounts = {}
+    amounts: dict[str, float] = {}
     for setting in settings:
         name, _, value = setting.partition("=")
+        if name in amounts:
+            raise ValueError(f"--set {setting}: {name} has an amount already ({amounts[name]:+g}); give it one")
         try:
             amounts[name] = float(value)
         except ValueError:
@@ -239,6 +272,12 @@ def learn_target(model: str, out: Path | None) -> Path:
 def show_report(report: dict[str, Any]) -> None:
     from rich.console import Console
 
-    from musicvae.evaluation.attributes import attributes_table
+    from musicvae.evaluation.attributes import attributes_table, without_effect
 
-    Console().print(attributes_table(report))
+    console = Console()
+    console.print(attributes_table(report))
+    apart = without_effect(report)
+    if apart:
+        console.print("\nWithout an effect of their own that was measured:")
+    for name, why in apart.items():
+        console.print(f"  {name}: {why}", markup=False, highlight=False)

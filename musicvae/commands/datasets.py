@@ -34,6 +34,7 @@ def build(
 
     from musicvae.music.dataset import DatasetSettings, build_dataset
     from musicvae.music.inspection import Bars, print_report
+    from musicvae.shell import command
 
     if not folders:
         raise ValueError("no folder given; name one or more folders of MIDI files")
@@ -51,7 +52,7 @@ def build(
         )
     print_report(dataset.report)
     preset = f"{representation.removesuffix('-90')}-{bars}"
-    hint = f"Train with: musicvae train {preset} {out} --out RUN"
+    hint = f"Train with: {command('train', preset, out, '--out', 'RUN')}"
     print(f"\n{out}: ready. {'No preset learns trios of 2 bars' if preset == 'trio-2' else hint}")
 
 

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
 
 from tyro.conf import Positional, arg
 
+from musicvae.commands.checks import check
 from musicvae.commands.options import (
     Device,
     File,
@@ -19,13 +20,14 @@ from musicvae.commands.options import (
     Seed,
     Temperature,
     about,
+    bar_index,
     label,
     load,
     named,
     read_as,
     shortened,
 )
-from musicvae.commands.output import Output, write
+from musicvae.commands.output import Files, Output, write
 
 FileA = Annotated[Positional[Path], arg(metavar="A.mid")]
 FileB = Annotated[Positional[Path], arg(metavar="B.mid")]
@@ -45,7 +47,8 @@ Tracks = Annotated[
     tuple[str, ...], arg(metavar="TRACK", help="Another word for --melody, and in drum models for --drums.")
 ]
 Bars = Annotated[
-    tuple[int, ...], arg(help="Bar of each song, or of all, from which to take the first full window with a note.")
+    tuple[int, ...],
+    arg(help="Bar of each song, or of all, counted from 1, from which to take the first full window with a note."),
 ]
 Linear = Annotated[bool, arg(help="Go in straight lines instead of turning (slerp): what lies between is duller.")]
 Joined = Annotated[bool, arg(help="Write one more file that plays them in a row.")]
@@ -60,7 +63,7 @@ class Windows:
     melody: MelodyTracks = ()
     drums: DrumsTracks = ()
     track: Tracks = ()
-    bar: Bars = (0,)
+    bar: Bars = (1,)
     pad: Pad = False
     device: Device = "cpu"
 
@@ -80,6 +83,9 @@ def interpolate(
     joined: Joined = False,
 ) -> None:
     """Go from one song to another, a window of the model at a time (section 5.4, figure 11)."""
+    if steps < 2:
+        raise ValueError(f"{steps} steps; an interpolation needs at least 2, as its ends count")
+    check_phrases(model, (a, b), output, playing, steps)
     composer = load(model, playing.device, encodes=True)
     start, end = phrases(composer, (a, b), playing)
     songs = composer.interpolate(start, end, steps, linear=linear, temperature=playing.temperature, seed=playing.seed)
@@ -101,6 +107,9 @@ def average(
         raise ValueError("an average needs at least two MIDI files")
     if weights and len(weights) != len(files):
         raise ValueError(f"{len(weights)} weights for {len(files)} files; give one for each, or none")
+    if weights and not (min(weights) >= 0 and 0 < sum(weights) < float("inf")):
+        raise ValueError(f"weights {list(weights)}; they must be 0 or more, and not all 0")
+    check_phrases(model, files, output, playing)
     composer = load(model, playing.device, encodes=True)
     places = phrases(composer, files, playing)
     song = composer.average(places, weights or None, playing.temperature, playing.seed)
@@ -118,6 +127,7 @@ def vary(
     joined: Joined = False,
 ) -> None:
     """Write variations of a song: some way from its vector towards others drawn at random."""
+    check_phrases(model, (file,), output, playing, number, amount)
     composer = load(model, playing.device, encodes=True)
     place = phrases(composer, (file,), playing)[0]
     songs = composer.vary(place, number, amount, playing.temperature, playing.seed)
@@ -142,6 +152,9 @@ def grid(
     joined: Joined = False,
 ) -> None:
     """Fill a square between four songs: A and B are the corners above, C and D those below."""
+    if size < 2:
+        raise ValueError(f"a grid of size {size}; it needs at least 2, as its corners count")
+    check_phrases(model, (a, b, c, d), output, playing, size * size)
     composer = load(model, playing.device, encodes=True)
     corners = phrases(composer, (a, b, c, d), playing)
     rows = composer.grid(corners, size, linear=linear, temperature=playing.temperature, seed=playing.seed)
@@ -159,6 +172,16 @@ def grid(
 T = TypeVar("T")
 
 
+def check_phrases(
+    model: str, files: tuple[Path, ...], output: Files, playing: Windows, number: int = 1, variation: float = 0.0
+) -> None:
+    """Raises ValueError for what can be seen to be wrong without the model."""
+    for option in ("melody", "drums", "track", "bar"):
+        one_each(getattr(playing, option), len(files), f"--{option}")
+    given = {"temperature": playing.temperature, "seed": playing.seed, "number": number, "variation": variation}
+    check(model, playing.device, output, files, playing.bar, **given)
+
+
 def phrases(composer: "Composer", files: tuple[Path, ...], playing: Windows) -> "list[Phrase]":
     """The first full window of each file from its --bar on, and a line about each: which track, which bars."""
     found = []
@@ -167,8 +190,8 @@ def phrases(composer: "Composer", files: tuple[Path, ...], playing: Windows) -> 
     for file, tracks, bar in zip(files, named, one_each(playing.bar, len(files), "--bar")):
         song = read_as(composer, file, *tracks)
         with about(file):
-            phrase = composer.phrase(song, bar=bar or 0, pad=playing.pad)
-        first, last = phrase.span.bar, phrase.span.bar + phrase.span.bars - 1
+            phrase = composer.phrase(song, bar=bar_index(bar or 1), pad=playing.pad)
+        first, last = phrase.span.bar + 1, phrase.span.bar + phrase.span.bars
         rest = f" of {song.bars}; others with --bar" if song.bars > phrase.span.bars else ""
         print(f"{file}: {phrase.chosen}; bars {first} to {last}{rest}")
         found.append(phrase)

@@ -35,7 +35,7 @@ DrumsTrack = Annotated[
     arg(metavar="TRACK", help="The track that is the drums, by number or name; by default all of channel 10."),
 ]
 Track = Annotated[str | None, arg(metavar="TRACK", help="Another word for --melody, and in drum models for --drums.")]
-Bar = Annotated[int, arg(help="First bar to take, from 0.")]
+Bar = Annotated[int, arg(help="First bar to take, counted from 1.")]
 Pad = Annotated[bool, arg(help="Fill a song that is shorter than the model's window with silence.")]
 Device = Annotated[str, arg(help="cpu, cuda, or auto.")]
 Json = Annotated[bool, arg(help="Print JSON.")]
@@ -53,7 +53,7 @@ class WholeSong:
     melody: MelodyTrack = None
     drums: DrumsTrack = None
     track: Track = None
-    bar: Bar = 0
+    bar: Bar = 1
     pad: Pad = False
     device: Device = "cpu"
 
@@ -104,9 +104,11 @@ def about(file: Path) -> Iterator[None]:
     except ValueError as error:
         if str(error).startswith(f"{file}: "):
             raise
+        from musicvae.shell import command
+
         if file.suffix == ".npz" or "musicvae inspect" in str(error):
             raise ValueError(f"{file}: {error}") from None
-        raise ValueError(f"{file}: {error}. See the tracks with: musicvae inspect {file}") from None
+        raise ValueError(f"{file}: {error}. See the tracks with: {command('inspect', file)}") from None
 
 
 def read_as(
@@ -130,12 +132,19 @@ def roles(melody: str | None, drums: str | None, track: str | None, kind: str = 
     return Roles(*(() if given is None else (given,) for given in (melody, drums)))
 
 
+def bar_index(bar: int) -> int:
+    """Bars are counted from 1 for people and from 0 for the composer. ValueError for a bar before the first."""
+    if bar < 1:
+        raise ValueError(f"--bar {bar}; bars are counted from 1")
+    return bar - 1
+
+
 def through(playing: WholeSong) -> dict[str, Any]:
     """The options as `Composer.reconstruct` and `shift` take them."""
     return {
         "temperature": playing.temperature,
         "seed": playing.seed,
-        "bar": playing.bar,
+        "bar": bar_index(playing.bar),
         "pad": playing.pad,
     }
 

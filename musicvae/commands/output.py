@@ -84,7 +84,8 @@ def write(
     a row. Several songs without a name get a sheet too. `labels` are short names for columns or cells. ValueError
     where `out` is a file or may not be added to.
     """
-    _prepare(output)
+    check_output(output)
+    output.out.mkdir(parents=True, exist_ok=True)
     everything = dict(songs)
     if row and joined:
         from musicvae.music.midi import join
@@ -105,8 +106,8 @@ def write(
     print(f"{output.out}: {', '.join(written)} written")
 
 
-def _prepare(output: Files) -> None:
-    """Makes the folder, and finds out before any work what would fail after it."""
+def check_output(output: Files) -> None:
+    """Finds out before any work what would fail after it. Raises ValueError."""
     if output.out.exists() and not output.out.is_dir():
         raise ValueError(f"{output.out} is a file; --out must be a folder")
     if output.out.is_dir() and any(output.out.iterdir()) and not output.overwrite:
@@ -119,7 +120,6 @@ def _prepare(output: Files) -> None:
         from musicvae.music.audio import checked_engine
 
         checked_engine(output.sound)
-    output.out.mkdir(parents=True, exist_ok=True)
 
 
 def _pictures(songs: "dict[str, Song]", output: Files, row: str, columns: int, labels: Sequence[str]) -> int:

@@ -5,6 +5,7 @@ from typing import Annotated, Any
 
 from tyro.conf import Positional, arg
 
+from musicvae.commands.checks import check, check_song
 from musicvae.commands.options import (
     Bar,
     Device,
@@ -20,6 +21,7 @@ from musicvae.commands.options import (
     Temperature,
     Track,
     about,
+    bar_index,
     label,
     load,
     named,
@@ -53,6 +55,7 @@ def sample(
     device: Device = "cpu",
 ) -> None:
     """Write new music: MIDI files of one window each, from vectors drawn at random."""
+    check(model, device, output, number=number, temperature=temperature, seed=seed, tempo=tempo, rounds=rounds)
     composer = load(model, device)
     songs = composer.sample(number, temperature, seed, tempo, rounds)
     write(
@@ -69,6 +72,7 @@ def reconstruct(
     playing: Playing,
 ) -> None:
     """Send a song through the latent space and back: what does the model keep of it?"""
+    check_song(model, file, output, playing)
     composer = load(model, playing.device, encodes=True)
     song = read_as(composer, file, playing.melody, playing.drums, playing.track)
     with about(file):
@@ -84,11 +88,17 @@ def encode(
     model: Model,
     files: Annotated[Positional[tuple[Path, ...]], arg(metavar="FILE...")],
     /,
-    out: Annotated[Path, arg(metavar="FILE.npz", help="File to write: arrays mu, sigma (windows, Z), source, bar.")],
+    out: Annotated[
+        Path,
+        arg(
+            metavar="FILE.npz",
+            help="File to write: arrays mu, sigma (windows, Z), source, bar (of the first one it is 0).",
+        ),
+    ],
     melody: MelodyTrack = None,
     drums: DrumsTrack = None,
     track: Track = None,
-    bar: Bar = 0,
+    bar: Bar = 1,
     pad: Pad = False,
     overwrite: Annotated[bool, arg(help="Replace the file if it exists.")] = False,
     device: Device = "cpu",
@@ -105,12 +115,13 @@ def encode(
     out = out if out.suffix == ".npz" else out.with_name(out.name + ".npz")
     if out.exists() and not overwrite:
         raise ValueError(f"{out} exists already. Give another --out, or --overwrite to replace it")
+    check(model, device, files=files, bars=[bar])
     composer = load(model, device, encodes=True)
     parts = []
     for file in files:
         song = read_as(composer, file, melody, drums, track)
         with about(file):
-            parts.append(composer.encode(song, bar=bar, pad=pad))
+            parts.append(composer.encode(song, bar=bar_index(bar), pad=pad))
         print(f"{file}: {parts[-1].chosen}; {len(parts[-1].spans)} windows of {composer.bars} bars")
     arrays: dict[str, Any] = {
         "mu": np.concatenate([p.posterior.mu for p in parts]),
@@ -142,14 +153,19 @@ def decode(
     """Turn vectors back into music, each of them as often as asked."""
     import numpy as np
 
+    from musicvae.shell import command
+
     if number < 1:
         raise ValueError(f"-n {number}; it must be at least 1")
-    composer, (z, source) = load(model, device), read_vectors(vectors)
+    check(model, device, output, number=number, temperature=temperature, seed=seed, tempo=tempo)
+    z, source = read_vectors(vectors)
     if number > 1 and len(z) * number > MOST_DECODED:
         raise ValueError(f"-n {number} of {len(z)} vectors; at most {MOST_DECODED:,} files are written at once")
+    composer = load(model, device)
     if z.shape[1] != composer.latent_size and source:
         raise ValueError(
-            f"{vectors}: vectors of {source}, which {composer.name} cannot play. Use: musicvae decode {source}"
+            f"{vectors}: vectors of {source}, which {composer.name} cannot play. Use: "
+            + command("decode", source, vectors, "--out", "DIR")
         )
     if source not in ("", composer.name):
         print(f"{vectors}: vectors of {source}, played by {composer.name}; do both share one latent space?")
@@ -191,7 +207,7 @@ def inspect(
     melody: MelodyTrack = None,
     drums: DrumsTrack = None,
     track: Track = None,
-    bar: Bar = 0,
+    bar: Bar = 1,
     bars: Annotated[int, arg(help="How many bars to draw.")] = 4,
     json: Json = False,
 ) -> None:
@@ -204,6 +220,6 @@ def inspect(
         found = inspect_song(song, given)
         shown = [find_track(song, name) for name in (*given.melody, *given.drums)]
         if not json:
-            print_inspection(song, found, shown[0] if shown else None, bar, bars)
+            print_inspection(song, found, shown[0] if shown else None, bar_index(bar), bars)
     if json:
         print_json({"file": str(file), **found})

@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 
 from tyro.conf import Positional, arg
 
+from musicvae.commands.checks import check, check_dataset
 from musicvae.commands.options import Device, Json, Model, load, print_json
 
 
@@ -30,10 +31,14 @@ def train(
     threads: Annotated[int, arg(help="CPU threads; 0 is one for each core.")] = 0,
 ) -> None:
     """Train a model on a data set. Ctrl-C saves; the same command again resumes exactly."""
-    from musicvae.train import train_preset
-
     if start and size:
         raise ValueError(f"--size {size} is for a new model; {start} brings its own widths. Leave one of the two out")
+    check(start, device, seed=seed, steps=steps, threads=threads, max_time=max_time, preset=preset)
+    check_dataset(dataset)
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"{out} is a file; --out must be a folder")
+    from musicvae.train import train_preset
+
     train_preset(preset, dataset, out, size or "small", steps, max_time, seed, device, settings, threads, start)
 
 
@@ -51,6 +56,8 @@ def evaluate(
     json: Json = False,
 ) -> None:
     """Measure how well a model gives windows back: Table 1 of the paper, and what must stand beside it."""
+    check(model, device, seed=seed, samples=samples, windows=windows)
+    check_dataset(dataset)
     from musicvae.evaluation.command import evaluate_model
 
     report = evaluate_model(load(model, device), dataset, split, windows, seed, samples, show=not json)

@@ -14,6 +14,7 @@ from musicvae.composer import Composer
 from musicvae.music.attributes import attribute_units, measure
 
 SIDE_EFFECTS = 2  # shown of each vector
+WEAK = 0.25  # standard deviations that a vector moves its own attribute by, below which it is called weak
 
 
 @dataclass(frozen=True)
@@ -78,20 +79,42 @@ def effect_records(effects: Effects) -> dict[str, dict[str, Any]]:
 
 
 def attributes_table(report: dict[str, Any]) -> Table:
-    """The report beside a file of vectors as a table: one line a vector, its own effect, its largest side effects."""
-    columns = report["columns"]
+    """The report beside a file of vectors as a table of at most 80 columns; those of `without_effect` are left out."""
+    columns, apart = report["columns"], without_effect(report)
     caption = (
         f"{report['scale']}. Effects: in standard deviations of the attribute over real windows, and in brackets its "
         "mean before and after."
     )
     table = Table(box=None, pad_edge=False, caption=caption, caption_justify="left")
-    for heading in ("attribute", "from", "to", "+1 changes it by", "and most of all others"):
-        table.add_column(heading, no_wrap=heading != "and most of all others")
+    for heading in ("attribute, from and to", "+1 changes it by", "and most of all others"):
+        table.add_column(heading, overflow="fold")
+    for name, record in report["attributes"].items():
+        if name not in apart:
+            own, effect = own_column(name, columns), record["effect"]
+            bounds = f"  {record['lacking']} to {record['having']}"
+            table.add_row(f"{name}\n{bounds}", _own_effect(effect, own), _side_effects(effect, columns, own, "\n"))
+    return table
+
+
+def without_effect(report: dict[str, Any]) -> dict[str, str]:
+    """The attributes whose own effect was not measured, or is weak: why, in words."""
+    columns, found = report["columns"], {}
     for name, record in report["attributes"].items():
         own, effect = own_column(name, columns), record.get("effect")
-        cells = record["lacking"], record["having"], _own_effect(effect, own), _side_effects(effect, columns, own)
-        table.add_row(name, *cells)
-    return table
+        change = own_change(report, name)
+        if effect is None:
+            found[name] = "not measured"
+        elif own is None:
+            found[name] = f"known by examples alone; changes most {_side_effects(effect, columns, own)}"
+        elif change is None or change < WEAK:
+            found[name] = "weak" if change is None else f"weak, +1 changes it by {_own_effect(effect, own)}"
+    return found
+
+
+def own_change(report: dict[str, Any], name: str) -> float | None:
+    """What +1 of an attribute changes it by, in standard deviations; None where that is not known."""
+    effect, own = report["attributes"].get(name, {}).get("effect"), own_column(name, report["columns"])
+    return effect["change"][own] if effect and own is not None else None
 
 
 def own_column(name: str, columns: list[str]) -> int | None:
@@ -100,8 +123,8 @@ def own_column(name: str, columns: list[str]) -> int | None:
     return columns.index(name) if name in columns else None
 
 
-def _own_effect(effect: dict[str, Any] | None, own: int | None) -> str:
-    if effect is None or own is None:
+def _own_effect(effect: dict[str, Any], own: int | None) -> str:
+    if own is None:
         return "-"
     change, before, difference = (effect[key][own] for key in ("change", "before", "difference"))
     if change is None or before is None:
@@ -109,12 +132,10 @@ def _own_effect(effect: dict[str, Any] | None, own: int | None) -> str:
     return f"{change:+.2f} ({before:.2f} to {before + difference:.2f})"
 
 
-def _side_effects(effect: dict[str, Any] | None, columns: list[str], own: int | None) -> str:
-    if effect is None:
-        return "not measured"
+def _side_effects(effect: dict[str, Any], columns: list[str], own: int | None, between: str = ", ") -> str:
     known = [(c, name) for i, (c, name) in enumerate(zip(effect["change"], columns)) if c is not None and i != own]
     largest = sorted(known, key=lambda pair: -abs(pair[0]))[:SIDE_EFFECTS]
-    return ", ".join(f"{name} {change:+.2f}" for change, name in largest)
+    return between.join(f"{name} {change:+.2f}" for change, name in largest)
 
 
 def _over_known(statistic: Any, values: np.ndarray) -> float:

@@ -13,6 +13,8 @@ from typing import Any
 
 import numpy as np
 
+from musicvae.shell import command
+
 
 class OnnxDecoder:
     """The decoder of one model, in int8 unless told otherwise. ValueError for a folder without it."""
@@ -21,7 +23,7 @@ class OnnxDecoder:
         path = Path(folder) / "config.json"
         if not path.is_file():
             raise ValueError(
-                f"{folder} holds no config.json. Write the folder with: musicvae export MODEL --onnx {folder}"
+                f"{folder} holds no config.json. Write the folder with: {command('export', 'MODEL', '--onnx', folder)}"
             )
         self.config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         sizes = self.config["model"]
@@ -105,7 +107,8 @@ def _session(path: Path, threads: int) -> Any:
     except ImportError:
         raise ValueError("ONNX Runtime is not installed. Install it with: pip install onnxruntime") from None
     if not path.is_file():
-        raise ValueError(f"{path} is missing. Write the folder anew with: musicvae export MODEL --onnx {path.parent}")
+        again = command("export", "MODEL", "--onnx", path.parent)
+        raise ValueError(f"{path} is missing. Write the folder anew with: {again}")
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1

@@ -154,9 +154,9 @@ class _Channels:
         changes: dict[int, list[tuple[int, int, int, int | None, bool | None]]] = defaultdict(list)
         banks = (messages.kind == 0xB) & (messages.data1 == 0)
         for i in np.flatnonzero((messages.kind == 0xC) | banks):
-            track, channel, tick, order, data1, data2, kind = (int(column[i]) for column in messages)
+            number, channel, tick, order, data1, data2, kind = (int(column[i]) for column in messages)
             drums = data2 in DRUM_BANKS or (channel & 15 == DRUM_CHANNEL and data2 != MELODIC_BANK)
-            changes[channel].append((tick, track, order, *((data1, None) if kind == 0xC else (None, drums))))
+            changes[channel].append((tick, number, order, *((data1, None) if kind == 0xC else (None, drums))))
         for number, track in enumerate(tracks):
             for meta in track.metas:
                 if meta.kind == SYSEX and (found := GS_RHYTHM.fullmatch(meta.data)):

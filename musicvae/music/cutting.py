@@ -13,7 +13,7 @@ from musicvae.music.windows import MAX_SILENT_STEPS, cut_windows
 class Span(NamedTuple):
     """A stretch of a song that one window covers; `bars` is less than the window's if the rest is padding."""
 
-    bar: int
+    bar: int  # index of the first, from 0
     bars: int
 
 
@@ -38,7 +38,8 @@ def cut(
     """Song -> its windows of `bars` bars from `bar` on, anew in each stretch of 4/4, or only one of them: the first
     that is full and not silent.
 
-    `instrument` is an index into song.instruments. The last window of a stretch is padded with silence. Raises
+    `instrument` is an index into song.instruments, `bar` an index of a bar, 0 for the first; messages count both from
+    1. The last window of a stretch is padded with silence. Raises
     ValueError if the song has no such part, or is shorter than a window and `pad` is not set.
     """
     stream = representation.to_tokens(song, instrument)
@@ -100,7 +101,7 @@ def trimmed(tokens: np.ndarray, spans: Sequence[Span]) -> list[np.ndarray]:
 def _spans(song: Song, kind: str, bars: int, bar: int, pad: bool) -> list[Span]:
     """Windows one after another from `bar`, anew in each stretch of 4/4."""
     if not 0 <= bar < max(song.bars, 1):
-        raise ValueError(f"no bar {bar}; the song has bars 0 to {song.bars - 1}")
+        raise ValueError(f"no bar {bar + 1}; the song has bars 1 to {song.bars}")
     spans = []
     for piece in song.pieces:
         first, end = max(piece.start // STEPS_PER_BAR, bar), piece.end // STEPS_PER_BAR
@@ -109,7 +110,7 @@ def _spans(song: Song, kind: str, bars: int, bar: int, pad: bool) -> list[Span]:
     if longest < bars and not pad:
         raise ValueError(
             f"no {kind.removesuffix('-90')} of {bars} bars in 4/4 (longest found: {longest} bars"
-            f"{f' from bar {bar}' if bar else ''}). Use --pad to fill up with silence"
+            f"{f' from bar {bar + 1}' if bar else ''}). Use --pad to fill up with silence"
             + (", or try a 2-bar model" if bars > 2 and not kind.startswith("trio") else "")
         )
     return spans

@@ -23,14 +23,16 @@ import pyarrow.parquet as pq
 from musicvae.files import locked, replacing
 from musicvae.music.grouping import HELD_BACK, SPLITS, read_groups, split_groups, tie
 from musicvae.music.mapping import ChunkTask, DatasetSettings, map_chunk, read_chunk_results, read_track_names
+from musicvae.music.reasons import MAX_BYTES
 from musicvae.music.reducing import BucketTask, reduce_bucket, schema
 from musicvae.music.report import FileResult, make_report
 from musicvae.music.representation import MELODY_90
 from musicvae.music.sources import Source, chunks, list_sources
-from musicvae.music.workers import run_tasks
+from musicvae.music.workers import check_main_guard, run_tasks
+from musicvae.shell import command
 
-FORMAT = 1  # of data sets
-WORK_FORMAT = 4  # of half-done work, which other versions start anew
+FORMAT = 2  # of data sets
+WORK_FORMAT = 5  # of half-done work, which other versions start anew
 PLAN = "plan.json"  # of half-done work
 BYTES_PER_BUCKET = 2 << 20  # of MIDI, which gives some ten times as much in windows
 
@@ -53,12 +55,14 @@ def build_dataset(
     What lies below the folders `train_only` (assembled or synthetic music, say) is never used to validate or test; if
     it is tied to a song that is, it is left out. Raises ValueError for what a user can mend.
     """
+    check_main_guard()
     _check_target(out, [*folders, *(train_only or [])], overwrite)
     out = out.resolve()
     sources = list_sources(folders, train_only)
     ties = read_groups(groups, [s.name for s in sources]) if groups else []
     out.parent.mkdir(parents=True, exist_ok=True)
     with locked(out.with_name(f".{out.name}.lock")):
+        _check_target(out, [*folders, *(train_only or [])], overwrite)  # another process may have been quicker
         return _build(folders, sources, ties, settings, out, workers, progress)
 
 
@@ -92,9 +96,8 @@ def _build(
     ]
     _run(reduce_bucket, buckets, workers, progress, "removing duplicates", [1] * len(buckets))
 
-    report = make_report(
-        asdict(settings), names, files, group, split, [json.loads(b.counts.read_text()) for b in buckets]
-    )
+    counts = [json.loads(b.counts.read_text()) for b in buckets]
+    report = {"format": FORMAT, **make_report(asdict(settings), names, files, group, split, counts)}
     if not report["windows"]["unique"]:
         _discard(work)
         raise ValueError(_why_empty(folders, settings, report))
@@ -120,11 +123,13 @@ class Dataset:
         object.__setattr__(self, "folder", Path(self.folder))
         if not (self.folder / "report.json").is_file():
             found = "no such folder" if not self.folder.exists() else "not a data set (it has no report.json)"
-            raise ValueError(
-                f"{self.folder}: {found}. Build one with: musicvae dataset build FOLDER --out {self.folder}"
-            )
+            again = command("dataset", "build", "FOLDER", "--representation", "KIND", "--out", self.folder)
+            raise ValueError(f"{self.folder}: {found}. Build one with: {again}")
         if self.report.get("format") != FORMAT:
-            raise ValueError(f"{self.folder}: format {self.report.get('format')}; this version reads format {FORMAT}")
+            raise ValueError(
+                f"{self.folder}: a data set of format {self.report.get('format')}; this version reads format {FORMAT}, "
+                "whose windows are cut by other rules. Build it again from its MIDI files"
+            )
         try:
             DatasetSettings(**self.report["settings"])
         except (KeyError, TypeError) as error:
@@ -139,6 +144,12 @@ class Dataset:
         if not isinstance(report, dict):
             raise self._damaged("it is no object")
         return report
+
+    def _windows(self, split: str) -> Any:
+        try:
+            return self.report["splits"][split]["windows"]
+        except (KeyError, TypeError) as error:
+            raise self._damaged(error) from None
 
     def _damaged(self, why: object) -> ValueError:
         return ValueError(f"{self.folder / 'report.json'}: damaged ({why}). Build the data set again")
@@ -159,9 +170,11 @@ class Dataset:
             raise ValueError(f"no split {split!r}; there are {', '.join(SPLITS)}")
         path = self.folder / f"{split}.parquet"
         try:
-            table = pq.read_table(path, columns=columns)
-        except (OSError, pa.ArrowInvalid) as error:
-            raise ValueError(f"{path}: cannot be read ({error}). Build the data set again") from None
+            table = pq.read_table(path, columns=columns, page_checksum_verification=True)
+            _check_table(table, schema(replace(self, narrow=False).settings), columns, self._windows(split))
+        except (OSError, ValueError, MemoryError, pa.ArrowException) as error:
+            why = str(error).split("\n")[0]
+            raise ValueError(f"{path}: cannot be read ({why}). Build the data set again") from None
         if not self.narrow:
             return table
         tokens = MELODY_90.narrowed(replace(self, narrow=False).tokens(split))
@@ -229,9 +242,18 @@ def _check_target(out: Path, folders: list[Path], overwrite: bool) -> None:
         raise ValueError(f"{out} holds {found}; --overwrite replaces nothing but data sets. Give another --out")
 
 
+def _check_table(table: pa.Table, wanted: pa.Schema, columns: list[str] | None, windows: int) -> None:
+    """ValueError for a table other than was written: page checksums do not cover what the footer of Parquet says."""
+    fields = [wanted.field(name) for name in columns or wanted.names]
+    if list(table.schema) != fields:
+        raise ValueError("its columns are not those of a data set")
+    if len(table) != windows or any(len(column) != windows or column.null_count for column in table.columns):
+        raise ValueError(f"it does not have the {windows:,} windows that report.json counts")
+
+
 def _plan(sources: list[Source], settings: DatasetSettings, ties: list[list[int]]) -> dict[str, Any]:
     """What is to be done, in a form that tells whether a half-built data set is the same job."""
-    size = sum(s.size for s in sources)
+    size = sum(s.size for s in sources if s.size <= MAX_BYTES)  # larger ones are refused
     buckets = 1 << min(max((size // BYTES_PER_BUCKET).bit_length(), 2), 12)
     files = hashlib.sha256(json.dumps([sources, ties]).encode()).hexdigest()
     return {"format": FORMAT, "work": WORK_FORMAT, "settings": asdict(settings), "buckets": buckets, "files": files}
@@ -281,9 +303,9 @@ def _read_results(paths: list[Path]) -> tuple[list[FileResult], list[np.ndarray]
 
 
 def _join_parts(parts: list[Path], target: Path, settings: DatasetSettings) -> None:
-    with pq.ParquetWriter(target, schema(settings), compression="zstd") as writer:
+    with pq.ParquetWriter(target, schema(settings), compression="zstd", write_page_checksum=True) as writer:
         for part in parts:
-            table = pq.read_table(part)
+            table = pq.read_table(part, page_checksum_verification=True)
             if len(table):
                 writer.write_table(table)
 

@@ -9,6 +9,7 @@ import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from symusic import Score
 
@@ -40,7 +41,7 @@ CLOSING_TAILS = [  # of a track that plays on a channel: a note-off for each pit
 ]
 
 
-def read_file(path: str | Path) -> bytes:
+def read_file(path: str | os.PathLike[str]) -> bytes:
     """The bytes of a file, or as many as show that it is too large. Raises MidiError if it cannot be opened."""
     try:
         with open(path, "rb", buffering=0) as file:
@@ -76,7 +77,7 @@ def plainly(data: bytes, header: Header) -> Parsed | None:
         return None
     clean = b"".join([b"MThd", HEADER.pack(6, 1, min(len(parts), 0xFFFF), header.ticks_per_quarter), *parts])
     try:
-        score = Score.from_midi(clean)
+        score: Any = Score.from_midi(clean)
         names = [printable(track.name) for track in score.tracks]
     except Exception:
         return None

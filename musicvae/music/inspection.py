@@ -27,7 +27,7 @@ BARS = (2, 16)
 def inspect_song(song: Song, roles: Roles = Roles()) -> dict[str, Any]:  # noqa: B008 (never changed)
     """Tracks, stretches of 4/4, and how many windows each track and the whole song would give, or what stops them.
 
-    Raises ValueError for roles of tracks that the song has not.
+    Bars are counted from 1, as tracks are. Raises ValueError for roles of tracks that the song has not.
     """
     song, given = labelled(song, roles), song
     melody = {bars: find_windows([song], Melody(), bars) for bars in BARS}
@@ -53,11 +53,15 @@ def inspect_song(song: Song, roles: Roles = Roles()) -> dict[str, Any]:  # noqa:
     return {
         "bars": song.bars,
         "pieces": [
-            {"bar": p.start // STEPS_PER_BAR, "bars": (p.end - p.start) // STEPS_PER_BAR, "bar_in_file": p.source_bar}
+            {
+                "bar": p.start // STEPS_PER_BAR + 1,
+                "bars": (p.end - p.start) // STEPS_PER_BAR,
+                "bar_in_file": p.source_bar,
+            }
             for p in song.pieces
         ],
         "dropped": list(song.dropped),
-        "tempos": [{"bar": at / STEPS_PER_BAR, "bpm": round(bpm, 3)} for at, bpm in song.tempos],
+        "tempos": [{"bar": 1 + at / STEPS_PER_BAR, "bpm": round(bpm, 3)} for at, bpm in song.tempos],
         "notes": len(song.notes.start),
         "off_grid": round(song.off_grid / max(len(song.notes.start), 1), 4),
         "tracks": tracks,
@@ -101,7 +105,10 @@ def _why(song: Song, bars: int) -> str:
 
 
 def print_inspection(song: Song, found: dict[str, Any], track: int | None, bar: int, bars: int) -> None:
-    """The findings as a table, and some bars of a track, an index, by default of the melody's, as a roll."""
+    """The findings as a table, and some bars of a track, an index, by default of the melody's, as a roll.
+
+    `bar` is an index, 0 for the first.
+    """
     console = Console()
     pieces = ", ".join(f"{p['bars']} from bar {p['bar_in_file']} of the file" for p in found["pieces"])
     tempos = ", ".join(f"{t['bpm']:g}" for t in found["tempos"][:6]) + (" ..." if len(found["tempos"]) > 6 else "")
@@ -135,9 +142,9 @@ def print_inspection(song: Song, found: dict[str, Any], track: int | None, bar: 
     if not found["tracks"]:
         return
     if not 0 <= bar < song.bars:
-        raise ValueError(f"no bar {bar}; the song has bars 0 to {song.bars - 1}")
+        raise ValueError(f"no bar {bar + 1}; the song has bars 1 to {song.bars}")
     shown = (found["melody_track"] or 1) - 1 if track is None else track
-    console.print(f"\ntrack {shown + 1}, bars {bar} to {min(bar + bars, song.bars) - 1}:")
+    console.print(f"\ntrack {shown + 1}, bars {bar + 1} to {min(bar + bars, song.bars)}:")
     console.print(terminal_roll(song, shown, bar, bars), markup=False, highlight=False, soft_wrap=True)
 
 

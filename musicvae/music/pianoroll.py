@@ -24,7 +24,7 @@ def terminal_roll(song: Song, instrument: int, bar: int = 0, bars: int = 4, drum
     here = (notes.instrument == instrument) & (notes.start < last) & (notes.end > first)
     pitch, start, end = notes.pitch[here], notes.start[here] - first, np.minimum(notes.end[here], last) - first
     if not len(pitch):
-        return f"(no notes in bars {bar} to {bar + bars - 1})"
+        return f"(no notes in bars {bar + 1} to {bar + bars})"
     if song.instruments[instrument].is_drum:
         row_of = {p: i for i, pitches in enumerate(DRUM_MAPS[drum_map]) for p in pitches}
         labels = {i: DRUM_CLASSES[i] for i in row_of.values()} | {-1: "other"}

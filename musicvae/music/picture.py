@@ -43,7 +43,7 @@ def draw(song: Song, title: str = "", drum_map: str = "current") -> "Figure":
     lines = min(math.ceil(max(song.bars, 1) / per_line), max(int(MAX_HEIGHT / line_height), 1))
     figure = _figure(left + width + 0.15, 0.42 + lines * line_height)
     drawn = min(song.bars, lines * per_line)
-    rest = f", bars 0 to {drawn - 1} of {song.bars}" if drawn < song.bars else ""
+    rest = f", bars 1 to {drawn} of {song.bars}" if drawn < song.bars else ""
     _heading(figure, title, f"{song.tempo:g} bpm{rest}")
     for line in range(lines):
         top, span = 0.62 + line * line_height, (line * per_line * STEPS_PER_BAR, (line + 1) * per_line * STEPS_PER_BAR)
@@ -222,9 +222,9 @@ def _name(axes: "Axes", panel: Panel) -> None:
 
 
 def _bar_numbers(axes: "Axes", span: tuple[int, int], end: int) -> None:
-    """At the beginning of each bar, counted from 0 as the option --bar does."""
+    """At the beginning of each bar, counted from 1 as the option --bar does."""
     for at in range(span[0], end, STEPS_PER_BAR):
-        axes.text(at, axes.get_ylim()[1], f" {at // STEPS_PER_BAR}", fontsize=7.5, color=FAINT, va="bottom")
+        axes.text(at, axes.get_ylim()[1], f" {at // STEPS_PER_BAR + 1}", fontsize=7.5, color=FAINT, va="bottom")
 
 
 def _heading(figure: "Figure", title: str, note: str) -> None:

@@ -17,6 +17,9 @@ FOREIGN = {  # what people take for MIDI, by how it begins
 
 REASONS = {
     "unreadable": "the file cannot be opened",
+    "nested": "it is an archive inside an archive, which is not opened; unpack the outer one",
+    "link": "it is a link or another entry without bytes of its own inside an archive",
+    "same-name": "a later file of the archive has the same name, and is read in its place",
     "empty": "the file holds no bytes",
     "too-large": f"the file is larger than {MAX_BYTES >> 20} MiB",
     "not-midi": "there is no MIDI header (MThd) in it",

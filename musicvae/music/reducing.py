@@ -69,7 +69,7 @@ def reduce_bucket(task: BucketTask, skip: Skip = NOTHING, beat: Beat = no_beat) 
         names = pa.array([task.names[i] for i in file[rows].tolist()], pa.string())
         table = _table(tokens[mine], names, values, name, group[file[rows]], task.settings)
         with replacing(task.part(name), concurrent=True) as temporary:
-            pq.write_table(table, temporary, compression="zstd")
+            pq.write_table(table, temporary, compression="zstd", write_page_checksum=True)
     counts = {
         "rows": len(first),
         "unique": np.bincount(target[keep], minlength=len(SPLITS)).tolist(),

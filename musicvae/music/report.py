@@ -61,7 +61,6 @@ def make_report(
     onsets = sum(f.onsets for f in files)
     total = int(unique.sum())
     return {
-        "format": 1,
         "settings": settings,
         "files": {
             "read": len(files),

@@ -2,12 +2,13 @@
 
 import os
 import stat
+import tarfile
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from musicvae.archive import open_tar
+from musicvae.archive import open_tar, read_content
 from musicvae.music.guard import read_file
 from musicvae.music.reasons import MAX_BYTES, MidiError
 from musicvae.music.workers import NOTHING, Beat, Skip, no_beat
@@ -17,6 +18,7 @@ ARCHIVE_ENDINGS = (".zip", ".tar.gz", ".tgz", ".tar")
 FILES_PER_CHUNK = 64
 MEMBERS_PER_CHUNK = 4096  # of an archive: of a tar, which can only be read from its beginning, in bytes too
 BYTES_PER_CHUNK = 64 << 20
+CHANGED = "no longer in the archive"
 
 
 class Source(NamedTuple):
@@ -28,7 +30,9 @@ class Source(NamedTuple):
     size: int = 0
     changed: int = 0  # nanoseconds, of the file or its archive
     train_only: bool = False  # never in validation or test
-    problem: str = ""  # an archive that cannot be listed is one source that says why
+    problem: str = ""  # why it cannot be read; an archive that cannot be listed is one source that says so
+    reason: str = "unreadable"  # in short, one of `guard.REASONS`; counts where there is a problem
+    place: int = 0  # of the member among all entries of the archive, from 0
 
 
 def list_sources(folders: list[Path], train_only: list[Path] | None = None) -> list[Source]:
@@ -83,16 +87,16 @@ def read_sources(
     at = 0
     while at < len(sources):
         source, until = sources[at], at + 1
-        if source.problem:
-            yield None if at in skip else MidiError("unreadable", source.problem)
-        elif not _is_archive(source.path):
+        if not source.problem and not _is_archive(source.path):
             beat(at)
             yield None if at in skip else _read_plain(source.path)
         else:
-            while until < len(sources) and sources[until].path == source.path and not sources[until].problem:
+            while until < len(sources) and sources[until].path == source.path:
                 until += 1
-            members = {i: sources[i].member for i in range(at, until)}
-            yield from (_read_tar if _is_tar(source.path) else _read_zip)(source.path, members, skip, beat)
+            members = {i: sources[i] for i in range(at, until) if not sources[i].problem}
+            read = (_read_tar if _is_tar(source.path) else _read_zip)(source.path, members, skip, beat)
+            for i in range(at, until):
+                yield next(read) if i in members else _problem(sources[i])
         at = until
 
 
@@ -124,9 +128,7 @@ def _sources(path: Path, base: Path, problem: str) -> Iterator[Source]:
         yield Source(name, str(path), "", status.st_size, status.st_mtime_ns, problem=problem)
         return
     try:
-        for member, size in _members(path):
-            if member.lower().endswith(MIDI_ENDINGS):
-                yield Source(f"{name}/{_printable(member)}", str(path), member, size, status.st_mtime_ns)
+        yield from _members_of(Source(name, str(path), changed=status.st_mtime_ns))
     except Exception as error:  # damage has many names: zlib.error, EOFError, BadZipFile, UnicodeDecodeError...
         yield Source(name, str(path), "", status.st_size, status.st_mtime_ns, problem=f"damaged archive: {error}")
 
@@ -136,12 +138,54 @@ def _printable(name: str) -> str:
     return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
-def _members(path: Path) -> list[tuple[str, int]]:
-    if _is_tar(str(path)):
-        with open_tar(path) as tar:
-            return [(m.name, m.size) for m in tar if m.isfile()]
+class _Entry(NamedTuple):
+    name: str
+    size: int
+    kind: str  # "file", "folder", or what else it is, in words
+
+
+def _members_of(archive: Source) -> list[Source]:
+    """A source for every entry that is MIDI by its name, and one that says why for each that cannot be read."""
+    entries = _tar_entries(archive.path) if _is_tar(archive.path) else _zip_entries(archive.path)
+    wanted = [
+        archive._replace(name=f"{archive.name}/{_printable(e.name)}", member=e.name, size=e.size, place=place)
+        for place, e in enumerate(entries)
+        if e.kind != "folder" and e.name.lower().endswith(MIDI_ENDINGS + ARCHIVE_ENDINGS)
+    ]
+    last = {source.name: source.place for source in wanted}
+    return [_checked(source, entries[source.place].kind, last[source.name]) for source in wanted]
+
+
+def _checked(source: Source, kind: str, last: int) -> Source:
+    """A member as it is read, or with the reason why it is not; `last` is the place of the last of its name."""
+    if source.place != last:
+        name = f"{source.name} (entry {source.place + 1})"  # the last one has the name for itself
+        return source._replace(name=name, reason="same-name", problem=f"entry {last + 1} of {source.path} is read")
+    if kind != "file":
+        return source._replace(reason="link", problem=kind)
+    if _is_archive(source.member):
+        return source._replace(reason="nested", problem=f"in {source.path}")
+    return source
+
+
+def _tar_entries(path: str) -> list[_Entry]:
+    with open_tar(Path(path)) as tar:
+        return [_Entry(m.name, m.size, _tar_kind(m)) for m in tar]
+
+
+def _tar_kind(info: tarfile.TarInfo) -> str:
+    if info.islnk() or info.issym():
+        return f"a {'hard' if info.islnk() else 'symbolic'} link to {_printable(info.linkname)}"
+    return "file" if info.isfile() else "folder" if info.isdir() else "a device or a pipe"
+
+
+def _zip_entries(path: str) -> list[_Entry]:
     with zipfile.ZipFile(path) as archive:
-        return [(m.filename, m.file_size) for m in archive.infolist() if not m.is_dir()]
+        return [_Entry(m.filename, m.file_size, "folder" if m.is_dir() else "file") for m in archive.infolist()]
+
+
+def _problem(source: Source) -> MidiError:
+    return MidiError(source.reason, source.problem)
 
 
 def _read_plain(path: str) -> bytes | MidiError:
@@ -151,44 +195,49 @@ def _read_plain(path: str) -> bytes | MidiError:
         return error
 
 
-def _read_zip(path: str, members: dict[int, str], skip: Skip, beat: Beat) -> Iterator[bytes | MidiError | None]:
+def _read_zip(path: str, members: dict[int, Source], skip: Skip, beat: Beat) -> Iterator[bytes | MidiError | None]:
     try:
         archive = zipfile.ZipFile(path)
     except Exception as error:  # replaced since it was listed
         yield from (MidiError("unreadable", f"damaged archive: {error}") for _ in members)
         return
     with archive:
-        for i, member in members.items():
+        entries = dict(enumerate(archive.infolist()))
+        for i, source in members.items():
             beat(i)
             if i in skip:
                 yield None
                 continue
             try:
-                with archive.open(member) as file:
+                if source.place not in entries or entries[source.place].filename != source.member:
+                    yield MidiError("unreadable", CHANGED)
+                    continue
+                with archive.open(entries[source.place]) as file:
                     yield file.read(MAX_BYTES + 1)
             except Exception as error:  # encrypted, damaged, an unknown compression
                 yield MidiError("unreadable", f"in the archive: {error}")
 
 
-def _read_tar(path: str, members: dict[int, str], skip: Skip, beat: Beat) -> Iterator[bytes | MidiError | None]:
+def _read_tar(path: str, members: dict[int, Source], skip: Skip, beat: Beat) -> Iterator[bytes | MidiError | None]:
     """All members in one pass over the tar, then one after another."""
-    number = {member: i for i, member in members.items() if i not in skip}
-    found: dict[str, bytes | MidiError] = {}
-    problem = "no longer in the archive"
+    number = {source.place: i for i, source in members.items() if i not in skip}
+    found: dict[int, bytes] = {}
+    problem, last = CHANGED, max(number, default=-1)
     try:
         with open_tar(Path(path)) as tar:
-            for info in tar:
-                beat(number.get(info.name, next(iter(members))))  # a long archive is no hanging one
-                if info.isfile() and info.name in number:
-                    file = tar.extractfile(info)
-                    found[info.name] = file.read(MAX_BYTES + 1) if file else b""
-                if len(found) == len(number):
+            for place, info in enumerate(tar):
+                if place > last:
                     break
+                i = number.get(place, next(iter(members)))
+                beat(i)  # a long archive is no hanging one
+                if place in number and info.isfile() and info.name == members[i].member:
+                    file = tar.extractfile(info)
+                    found[i] = read_content(file, MAX_BYTES + 1) if file else b""
     except Exception as error:
         problem = f"damaged archive: {error}"
-    for i, member in members.items():
+    for i in members:
         beat(i)
-        yield None if i in skip else found.pop(member, MidiError("unreadable", problem))
+        yield None if i in skip else found.pop(i, MidiError("unreadable", problem))
 
 
 def _is_tar(path: str) -> bool:

@@ -1,6 +1,7 @@
 """Many tasks over many processes, where a process that dies or hangs costs one item, not the job."""
 
 import multiprocessing
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from multiprocessing.connection import Connection, wait
@@ -9,6 +10,7 @@ from typing import Any, NamedTuple
 
 ITEM_SECONDS = 20.0  # longer than any file may take; a process that is silent for so long is ended
 MAX_DEATHS_WITHOUT_ITEM = 3
+NO_MAIN_GUARD = 87  # exit code of a process that would start processes before it is a worker
 
 Skip = Mapping[int, str]
 Beat = Callable[[int], None]
@@ -18,6 +20,15 @@ NOTHING: Skip = MappingProxyType({})
 
 def no_beat(item: int) -> None:
     """For callers that nobody watches."""
+
+
+def check_main_guard() -> None:
+    """Ends a worker process that is still running the script of its parent, where that calls what starts workers.
+
+    Its parent then says what is wrong. In every other process nothing happens.
+    """
+    if getattr(multiprocessing.current_process(), "_inheriting", False):  # as multiprocessing.spawn tells it
+        sys.exit(NO_MAIN_GUARD)
 
 
 class Done(NamedTuple):
@@ -103,6 +114,11 @@ class _Worker:
             self.skip[self.item] = why
         else:
             self.deaths += 1
+            if self.process.exitcode == NO_MAIN_GUARD:
+                raise ValueError(
+                    "worker processes run the script that starts them once more: in a script, call this below "
+                    'if __name__ == "__main__":'
+                )
             if self.deaths >= MAX_DEATHS_WITHOUT_ITEM:
                 raise ChildProcessError(
                     f"worker processes keep dying (exit code {self.process.exitcode}); is there enough memory?"
