@@ -54,7 +54,8 @@ def test_tempo_and_bar_stand_beside_each_window(tmp_path):
 )
 def test_every_representation(kind, bars, tmp_path):
     for n in range(6):
-        lead, bass = tune(n, 20)[14:], bytes(tune(n + 50, 20)[14:]).replace(b"\x00\x90", b"\x00\xc0\x21\x00\x90", 1)
+        lead, bass = tune(n, 20)[14:], tune(n + 50, 20)[14:].replace(b"\x90", b"\x91").replace(b"\x80", b"\x81")
+        bass = bass.replace(b"\x00\x91", b"\x00\xc1\x21\x00\x91", 1)  # on a channel of its own
         bass = bass[:4] + (len(bass) - 8).to_bytes(4) + bass[8:]
         beat = track(*notes(*((s, 36 if s % 8 else 38, 1) for s in range(n % 3, 320, 4)), channel=9))
         write(tmp_path / "in", {f"{n}.mid": file(lead, bass, beat)})
@@ -260,7 +261,8 @@ def test_the_report_names_every_file_it_leaves_out(tmp_path):
 def test_the_report_counts_the_pairs_that_were_not_looked_at(tmp_path, capsys):
     line = notes(*((s, 40, 4) for s in range(0, 32, 4)))
     kit = track(*notes(*((s, 36, 1) for s in range(0, 32, 4)), channel=9))
-    lead, bass = track((0, smf.program(0)), *line), track((0, smf.program(33)), *line)
+    low = notes(*((s, 40, 4) for s in range(0, 32, 4)), channel=1)
+    lead, bass = track((0, smf.program(0)), *line), track((0, smf.program(33, 1)), *low)
     files = {"big.mid": file(*[lead] * 17, *[bass] * 17, kit), "small.mid": file(lead, bass, kit)}
     data = build([write(tmp_path / "in", files)], DatasetSettings("trio", 2), tmp_path / "out")
     cut = data.report["cut"]
