@@ -339,3 +339,23 @@ def test_every_kind_of_error_is_one_line(musicvae, monkeypatch, error, line):
 
     monkeypatch.setitem(cli.COMMANDS, "models", fail)
     assert musicvae("models") == (1, "", f"musicvae models: {line}\n")
+
+
+def test_a_damaged_cache_is_written_again_and_tokens_that_are_text_are_refused(tune, tmp_path, musicvae):
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    from musicvae.music.dataset import Dataset
+
+    out = tmp_path / "data"
+    assert musicvae("dataset", "build", tune, "--representation", "melody", "--out", out, "--workers", 1)[0] == 0
+    tokens = np.array(Dataset(out).tokens("train"))
+    (cache,) = out.glob("train.*.npy")
+    whole = cache.read_bytes()
+    for damaged in (b"", b"\x93NUMPY", whole[:-2], whole.replace(b"<u2", b"<i2")):
+        cache.write_bytes(damaged)
+        assert np.array_equal(Dataset(out).tokens("train"), tokens) and cache.read_bytes() == whole
+    table = pq.read_table(out / "train.parquet")
+    pq.write_table(table.set_column(0, "tokens", pa.array([["a"] * 32] * len(table))), out / "train.parquet")
+    with pytest.raises(ValueError, match=r"train.parquet: its tokens cannot be read \(.*\). Build the data set again"):
+        Dataset(out).tokens("train")

@@ -144,7 +144,7 @@ def _bytes_of(source: Source) -> bytes:
         return bytes(source)
     if isinstance(source, (str, os.PathLike)):
         try:
-            return read_file(source)
+            return read_file(Path(source))
         except MidiError as error:
             raise MidiError(error.reason, f"{os.fspath(source)}: {error.detail}") from None
     data = source.read(MAX_BYTES + 1)
