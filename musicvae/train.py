@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from musicvae.composer import Composer, load
 from musicvae.limits import checked_threads, seconds
@@ -17,6 +18,7 @@ from musicvae.model.training import TrainingResult, train
 from musicvae.model.vae import ModelConfig, MusicVAE
 from musicvae.music.dataset import Dataset
 from musicvae.presets import Preset, change, preset
+from musicvae.progress import Progress, duration
 from musicvae.shell import command
 
 # What was learnt is to be bent, not lost: small steps, and the KL weighs from the start as much as it did in the end.
@@ -131,8 +133,6 @@ def provenance(start: Composer) -> dict[str, Any]:
 def use_threads(number: int) -> None:
     """So many CPU threads; 0 leaves the choice to torch. ValueError for fewer."""
     if checked_threads(number):
-        import torch
-
         torch.set_num_threads(number)
 
 
@@ -162,9 +162,15 @@ def train_on(
     tokens, validation = dataset.tokens("train"), dataset.tokens("validation")
     if not len(validation):
         print(f"{dataset.folder}: no validation windows (too few songs), so nothing is validated")
-    steps = f"{training.steps:,} steps of {training.batch_size}"
-    steps += f"; goes on with {out}" if (out / STATE).exists() else ""
-    print(f"{chosen.name} {size}: {len(tokens):,} windows, {steps}", flush=True)
+    limit = options.get("max_seconds")
+    for line in plan(dataset, out, f"{chosen.name} {size}", model, training, limit):
+        print(line, flush=True)
+    progress = Progress(training.steps, limit)
+
+    def on_log(line: dict[str, Any]) -> None:
+        progress.clear()
+        print_line(line)
+
     names: dict[str, Any] = {"name": chosen.name, "representation": music.representation, "drum_map": music.drum_map}
     listener = Listener(RunConfig(model=model, **names), music.tokens, validation if len(validation) else tokens, out)
     return train(
@@ -176,11 +182,30 @@ def train_on(
         preset=chosen.name,
         size=size,
         augment=music.tokens.augment,
-        on_log=print_line,
+        on_log=on_log,
         on_listen=listener.write,
+        on_step=progress,
         **names,
         **options,
     )
+
+
+def plan(
+    dataset: Dataset, out: Path, name: str, model: ModelConfig, training: TrainingConfig, limit: float | None
+) -> list[str]:
+    """What a training will do, in lines: data, model, steps or time, folder, and how to go on with it."""
+    with torch.device("meta"):  # shapes alone: no memory, no random numbers
+        parameters = sum(p.numel() for p in MusicVAE(model).parameters())
+    windows, validation = len(dataset.tokens("train")), len(dataset.tokens("validation"))
+    passes = training.steps * training.batch_size / max(windows, 1)
+    pause = f", paused after {duration(limit)}" if limit is not None else ""
+    begun = (out / STATE).exists()
+    return [
+        f"{name}: {windows:,} windows to learn from, {validation:,} to validate, of {dataset.folder}",
+        f"model: {model.steps // 16} bars, {parameters:,} parameters, {model.latent_size} numbers in z",
+        f"{training.steps:,} steps of {training.batch_size} windows (each seen {passes:.3g} times){pause}",
+        f"folder: {out}{' (goes on with what is there)' if begun else ''}; Ctrl-C saves, the same command resumes",
+    ]
 
 
 class Listener:

@@ -9,7 +9,7 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "musicvae"
 ROWS = [
-    "files archive shell limits",
+    "files archive shell limits progress",
     "model.crc32c model.onnx_decoder model.flow evaluation.ngram",
     "music.metre music.workers music.unique model.vae model.latent model.bar_prior evaluation.arpa evaluation.results",
     "music.reasons music.text model.objective model.bundle model.tfjs model.magenta_names model.sampling",

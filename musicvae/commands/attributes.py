@@ -58,13 +58,13 @@ def learn(
     json: Json = False,
 ) -> None:
     """Learn attribute vectors from a data set, or one of your own from two folders of MIDI."""
-    from musicvae.learn import learn_from_dataset, learn_from_folders, save_learned
-
     path = learn_target(model, out)
     check(model, device, seed=seed)
     folders = [folder for folder in (dataset, having, lacking) if folder is not None and not folder.exists()]
     if folders:
         raise ValueError(f"{folders[0]}: no such file or folder")
+    from musicvae.learn import learn_from_dataset, learn_from_folders, save_learned
+
     composer = load(model, device, encodes=True)
     if dataset is not None and not (having or lacking or name):
         learned = learn_from_dataset(composer, dataset, windows, measured, seed)

@@ -219,13 +219,14 @@ def train(
     device: str | torch.device = "auto",
     on_log: Callable[[dict[str, Any]], None] | None = None,
     on_listen: Callable[[MusicVAE, int], None] | None = None,
+    on_step: Callable[[int], None] | None = None,
 ) -> TrainingResult:
     """Trains a model on tokens (N, T, streams) into the folder `out`, or goes on where an earlier call stopped.
 
     augment(batch, rng) changes each batch (B, T, streams) anew at every visit; initial gives the first weights (fine
     tuning), origin says where they came from; max_seconds pauses this call; on_log gets every line of metrics.jsonl;
-    on_listen(model, step) may write music. The same call again resumes: on one CPU with as many threads to the same
-    weights bit for bit.
+    on_listen(model, step) may write music; on_step(step) is called after every update.
+    The same call again resumes: on one CPU with as many threads to the same weights bit for bit.
     Raises ValueError, before anything is written, where data, settings and folder do not fit each other.
     """
     folder, device = Path(out), find_device(device)
@@ -249,7 +250,9 @@ def train(
     if state is not None:
         check_state(folder / STATE, state, trainer.state(), config.steps)
         trainer.restore(state)
-    session = Session(trainer, folder, settings, run_config, Clock(trainer.seconds, max_seconds), on_log, on_listen)
+    session = Session(
+        trainer, folder, settings, run_config, Clock(trainer.seconds, max_seconds), on_log, on_listen, on_step
+    )
     if state is not None and saved_steps(folder) != trainer.step:
         session.save_model()  # the last call was killed between the two files
     if trainer.step < config.steps:
@@ -268,6 +271,7 @@ class Session:
     clock: "Clock"
     on_log: Callable[[dict[str, Any]], None] | None
     on_listen: Callable[[MusicVAE, int], None] | None
+    on_step: Callable[[int], None] | None = None
     interrupted: bool = False
 
     def run(self, feed: Feed, validation: np.ndarray) -> None:
@@ -295,6 +299,8 @@ class Session:
         trainer, config, clock = self.trainer, self.trainer.config, self.clock
         trainer.seconds = clock.seconds
         clock.examples += config.batch_size
+        if self.on_step is not None:
+            self.on_step(trainer.step)
         if due(trainer.step, config.log_every, config):
             line = trainer.log_line() | {"examples_per_second": clock.lap(), "seconds": clock.seconds}
             metrics.write(line)
