@@ -168,7 +168,7 @@ class _Channels:
         return channel & 15 == DRUM_CHANNEL and channel not in self.controllers
 
     def of(self, channel: int, changes: list) -> tuple[np.ndarray, np.ndarray]:
-        """Moments of changes (n, 3: tick, track, order); program and kind before the first and after each (n + 1, 2)."""
+        """Moments of changes (n, 3: tick, track, order); program and kind before them and after each (n + 1, 2)."""
         states = [(0, self.starts_as_drums(channel))]
         for *_, program, drums in changes:
             before = states[-1]
@@ -241,9 +241,9 @@ def _one_voice_each(messages: Messages, mine: np.ndarray) -> bool:
 def _notes(messages: Messages, ends: np.ndarray, channels: _Channels) -> Notes:
     """All notes with their ends, in any order; `ends` are those of the tracks.
 
-    Note-ons and note-offs of one track, channel and pitch pair off in their order. Where a note-on is left over, offs of
-    other tracks on the channel count too; if there is still one, each note ends with the next note or note-off of its
-    pitch, or with its track. A drum hit needs no end.
+    Note-ons and note-offs of one track, channel and pitch pair off in their order. Where a note-on is left over, the
+    offs of other tracks on the channel count too; if there is still one, each note ends with the next note or note-off
+    of its pitch, or with its track. A drum hit needs no end.
     """
     rows = np.flatnonzero(messages.kind < 0xA)
     track, channel, tick, order, pitch, velocity, kind = (column[rows] for column in messages)

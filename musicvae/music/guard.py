@@ -8,7 +8,6 @@ other goes the careful way, `smf.py` and `channels.py`. Both ways give the same 
 import os
 import re
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 from symusic import Score
@@ -182,9 +181,9 @@ def _without_whole_messages(data: bytes, places: list[int]) -> list[int]:
     whole = set[int]()
     for at in places:
         last = at + 1 + data[at + 1]
-        if data[at] == 0xF0 and data[at + 1] < 0x80 and data[last : last + 1] == b"\xf7":
-            if data[last + 1 : last + 2] < b"\x80" <= data[last + 2 : last + 3]:
-                whole |= {at, last}
+        ends = data[at] == 0xF0 and data[at + 1] < 0x80 and data[last : last + 1] == b"\xf7"
+        if ends and data[last + 1 : last + 2] < b"\x80" <= data[last + 2 : last + 3]:
+            whole |= {at, last}
     return [at for at in places if at not in whole]
 
 
