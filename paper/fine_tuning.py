@@ -74,8 +74,8 @@ def fine_tuning(
     config = replace(settings_of(preset(before.config.preset), before.config), steps=steps)
     with tempfile.TemporaryDirectory() as folder:
         result = train(
-            before.model.config,
-            config,
+            RunConfig(model=before.model.config),
+            replace(config, prior_share=0.0),
             tuned,
             None,
             folder,

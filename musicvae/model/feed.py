@@ -1,6 +1,7 @@
 """What a step of a training sees and draws: it follows from (seed, step) alone."""
 
 from collections.abc import Callable
+from enum import IntEnum
 
 import numpy as np
 import torch
@@ -9,6 +10,21 @@ from torch import Tensor
 from musicvae.model.objective import TrainingConfig
 
 Augment = Callable[[np.ndarray, np.random.Generator], np.ndarray]
+
+
+class Stream(IntEnum):
+    """The streams of random numbers of a training, each seeded by (seed, stream, step or epoch)."""
+
+    ORDER = 0
+    AUGMENT = 1
+    NOISE = 2
+    VALIDATION_NOISE = 3
+    DROPOUT = 4
+    VALIDATION_WINDOWS = 4  # without a step: the same numbers as DROPOUT at step 0, as NumPy drops trailing zeros
+    OWN_TOKENS = 5
+    PRIOR = 6
+    PRIOR_VALIDATION = 7
+    BARS = 8
 
 
 class Feed:
@@ -25,13 +41,13 @@ class Feed:
         rows = np.concatenate([self.permutation(e)[places[epochs == e]] for e in np.unique(epochs)])
         batch = np.asarray(self.tokens[rows])
         if self.augment is not None:
-            batch = self.augment(batch, np.random.default_rng([self.config.seed, 1, step]))
+            batch = self.augment(batch, np.random.default_rng([self.config.seed, Stream.AUGMENT, step]))
         return to_tensor(batch)
 
     def permutation(self, epoch: int) -> np.ndarray:
         if epoch not in self.permutations:
             kept = {e: p for e, p in self.permutations.items() if e == epoch - 1}
-            order = np.random.default_rng([self.config.seed, 0, epoch]).permutation(len(self.tokens))
+            order = np.random.default_rng([self.config.seed, Stream.ORDER, epoch]).permutation(len(self.tokens))
             self.permutations = {**kept, epoch: order}
         return self.permutations[epoch]
 

@@ -16,7 +16,8 @@ from musicvae.model.checkpoint import CONFIG, WEIGHTS, load_config
 from musicvae.model.objective import REPORTING
 
 STATE, METRICS, LOCK = "training.pt", "metrics.jsonl", ".lock"
-STATE_FORMAT = 1
+STATE_FORMAT = 2
+KEYS = {"format", "model", "optimizer", "step", "stage", "kept", "bf16", "seconds", "tally", "validation"}
 
 
 def load_state(folder: Path, settings: dict[str, Any]) -> dict[str, Any] | None:
@@ -30,7 +31,18 @@ def load_state(folder: Path, settings: dict[str, Any]) -> dict[str, Any] | None:
         before = state["settings"]
     except Exception as error:  # torch raises many kinds
         raise ValueError(f"{folder / STATE} cannot be read ({str(error).splitlines()[0]}): give a new --out") from None
-    missing = {"format", "model", "optimizer", "step", "seconds", "tally", "validation"} - state.keys()
+    missing = {
+        "format",
+        "model",
+        "optimizer",
+        "step",
+        "stage",
+        "kept",
+        "bf16",
+        "seconds",
+        "tally",
+        "validation",
+    } - state.keys()
     if missing:
         raise ValueError(f"{folder / STATE} lacks {', '.join(sorted(missing))}: give a new --out")
     if state["format"] != STATE_FORMAT:
