@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from musicvae.model.objective import TrainingConfig
 from musicvae.model.checkpoint import RunConfig
+from musicvae.model.objective import TrainingConfig
 from musicvae.model.training import train
 from musicvae.model.vae import ModelConfig
 from musicvae.music.midi import MidiError, Song

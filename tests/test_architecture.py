@@ -11,9 +11,10 @@ PACKAGE = Path(__file__).parent.parent / "musicvae"
 ROWS = [
     "files archive model.crc32c model.onnx_decoder model.flow evaluation.ngram",
     "music.metre music.workers music.unique model.vae model.latent model.bar_prior evaluation.arpa evaluation.results",
-    "music.guard model.objective model.bundle model.tfjs model.magenta_names model.sampling model.vectors model.prior",
+    "music.guard model.objective model.bundle model.tfjs model.magenta_names model.sampling model.vectors model.prior "
+    "model.level",
     "music.midi music.sources model.checkpoint model.recurrence model.feed",
-    "music.representation model.run_folder model.onnx model.magenta hub",
+    "music.representation model.run_folder model.stages model.onnx model.magenta hub",
     "music.windows music.pianoroll music.panels music.synth model.training evaluation.streams",
     "music.grouping music.inspection music.picture music.audio evaluation.reconstruction evaluation.statistics",
     "music.report music.key music.cutting music.attributes evaluation.estimates",

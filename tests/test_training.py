@@ -34,7 +34,14 @@ TINY: dict[str, Any] = {
 }
 MODEL = ModelConfig((20,), 16, 4, **TINY)
 CONFIG = TrainingConfig(
-    steps=40, batch_size=16, precision="fp32", log_every=5, validate_every=10, listen_every=15, checkpoint_every=7, seed=3
+    steps=40,
+    batch_size=16,
+    precision="fp32",
+    log_every=5,
+    validate_every=10,
+    listen_every=15,
+    checkpoint_every=7,
+    seed=3,
 )
 RUN = RunConfig(model=MODEL, name="tiny")
 STAGED = replace(CONFIG, bars_share=0.4, prior_share=0.3)  # 16 steps of bars, 12 of windows, 12 of the prior
@@ -279,10 +286,11 @@ def test_other_settings_or_data_are_refused_by_name(tmp_path: Path) -> None:
     go(tmp_path, short)
     arguments: dict[str, Any] = {"run": RUN, "config": short, "tokens": windows(), "out": tmp_path}
     arguments |= {"validation_tokens": None, "augment": transpose}
+    previous = replace(RUN, model=replace(MODEL, bar_start="previous"))
     for change, says in (
         ({"config": replace(short, steps=4)}, "training.steps was 3, is now 4"),
         ({"config": replace(short, beta=0.5)}, "training.beta was 0.2, is now 0.5"),
-        ({"run": replace(RUN, model=replace(MODEL, bar_start="previous"))}, "model.bar_start was silent, is now previous"),
+        ({"run": previous}, "model.bar_start was silent, is now previous"),
         ({"tokens": windows(seed=9)}, "data was 50 windows"),
         ({"tokens": windows(51)}, "is now 51 windows"),
         ({"augment": None}, "augmented was True, is now False"),

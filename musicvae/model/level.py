@@ -15,7 +15,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from musicvae.model.vae import MusicVAE
+from musicvae.model.vae import MusicVAE, StepDecoder
 
 UNUSED = 0.1  # at most the deviation of mu of a number whose component is below the distortion; not 0, to learn
 
@@ -85,5 +85,7 @@ def install(model: MusicVAE, found: Linear) -> None:
 
 def takers(model: MusicVAE) -> list[tuple[Tensor, Tensor]]:
     """The weights and biases of the layers that take z, of a flat model."""
-    found = [(d.start.dense.weight, d.start.dense.bias) for d in model.decoders]  # type: ignore[union-attr]
-    return found + [(d.lstm.weight_ih_l0, d.lstm.bias_ih_l0) for d in model.decoders]  # type: ignore[union-attr, misc]
+    (decoder,) = model.decoders
+    assert isinstance(decoder, StepDecoder)
+    dense, lstm = decoder.start.dense, decoder.lstm
+    return [(dense.weight, dense.bias), (lstm.weight_ih_l0, lstm.bias_ih_l0)]  # type: ignore[list-item]

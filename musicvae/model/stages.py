@@ -35,7 +35,8 @@ from musicvae.model.recurrence import Recurrent
 from musicvae.model.vae import MusicVAE, Output, draw
 
 BAR_SIGMA = 0.25  # deviation of the noise on each number of a code in the stage of bars
-MIXED = 4  # times as many windows as a batch holds give their bars to it
+MIXED = 2  # batches of windows that give a batch of bars, each window
+SHARE = 4  # a fourth of its bars
 BAR_BETA = 0.02  # weight of the KL there
 LEVEL_WINDOWS = 16_384  # of which the level of the window is solved, at most
 LINEAR_RATE = 0.1  # of the learning rate: of what was solved already, and where every number moves every other
@@ -164,29 +165,31 @@ class Bars(OfWindows):
     name = "bars"
 
     def __init__(self, course: Course, config: TrainingConfig, start: int):
-        super().__init__(course, config, start)
-        self.reader = course.reader
-        if not (course.model.config.linear or course.model.config.bars == 1):
+        sizes = course.model.config
+        if not (sizes.linear or sizes.bars == 1):
             raise ValueError("training.bars_share is for flat models and for those with model.linear; set it to 0")
+        self.mixes, self.chosen = sizes.bars > 1 and sizes.bar_start == "silent", max(1, sizes.bars // SHARE)
+        size = MIXED * config.batch_size * self.chosen // sizes.bars if self.mixes else config.batch_size
+        super().__init__(course, replace(config, batch_size=size), start)
+        self.reader = course.reader
 
     def batch(self, step: int) -> Tensor:
-        """Windows whose bars are each of another window, drawn from four times as many: bars of one are much alike."""
-        sizes, config = self.course.model.config, self.config
-        if sizes.bars == 1 or sizes.bar_start != "silent":
+        """Windows whose bars are of many windows, as those of one are much alike; without mixing as they are."""
+        if not self.mixes:
             return super().batch(step)
-        assert self.course.feed is not None
-        seen = torch.cat([self.course.feed.batch(MIXED * step + i) for i in range(MIXED)])
-        bars = seen.unflatten(1, (sizes.bars, -1))  # (MIXED * B, U, S, streams)
-        drawn = generator((config.seed, Stream.BARS, step))
-        chosen = torch.rand(bars.shape[:2], generator=drawn).argsort(1)[:, : max(1, sizes.bars // MIXED)]
-        mixed = bars[torch.arange(len(bars)).unsqueeze(1), chosen].flatten(0, 1)
-        mixed = mixed[: len(mixed) // sizes.bars * sizes.bars]
-        return mixed.unflatten(0, (-1, sizes.bars)).flatten(1, 2)
+        feed, sizes = self.course.feed, self.course.model.config
+        assert feed is not None
+        bars = torch.cat([feed.batch(MIXED * step + i) for i in range(MIXED)]).unflatten(1, (sizes.bars, -1))
+        drawn = generator((self.config.seed, Stream.BARS, step))
+        chosen = torch.rand(bars.shape[:2], generator=drawn).argsort(1)[:, : self.chosen]
+        mixed = bars[torch.arange(len(bars)).unsqueeze(1), chosen].flatten(0, 1)  # (bars, S, streams)
+        return mixed[: self.config.batch_size * sizes.bars].unflatten(0, (-1, sizes.bars)).flatten(1, 2)
 
     def rates(self) -> list[tuple[list[nn.Parameter], float]]:
         """All but the level of the window, which the codes do not pass."""
-        above = ("reader", "to_mu", "to_sigma", "conductor", "to_condition", "linear")
-        above = above if self.course.model.config.linear else ("to_sigma",)
+        above: tuple[str, ...] = ("to_sigma",)
+        if self.course.model.config.linear:
+            above += ("reader", "to_mu", "conductor", "to_condition", "linear")
         return [([p for name, p in self.module.named_parameters() if not name.startswith(above)], 1.0)]
 
     def loss(self, step: int, batch: Tensor) -> tuple[Tensor, Tensor]:
@@ -286,8 +289,8 @@ class OfPrior(Stage):
 
     def __init__(self, course: Course, config: TrainingConfig, start: int):
         size = PRIOR_BATCH[BarPrior if course.model.config.linear else Flow]
-        rates = {"learning_rate": PRIOR_RATE, "learning_rate_schedule": "cosine", "warmup": PRIOR_WARMUP}
-        super().__init__(course, replace(config, batch_size=size, **rates), start)
+        config = replace(config, batch_size=size, learning_rate=PRIOR_RATE, warmup=PRIOR_WARMUP)
+        super().__init__(course, replace(config, learning_rate_schedule="cosine"), start)
         self.count = min(PRIOR_WINDOWS, max(64, config.steps) * 16)
         self.best: dict[str, Any] = {}
 
