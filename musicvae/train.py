@@ -4,6 +4,7 @@ import contextlib
 import ctypes
 import re
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from musicvae.model.run_folder import STATE
 from musicvae.model.training import TrainingResult, new_model, planned_steps, train
 from musicvae.model.vae import ModelConfig, MusicVAE
 from musicvae.music.dataset import Dataset
+from musicvae.music.forms import formed
 from musicvae.presets import Preset, change, preset
 
 # What was learnt is to be bent, not lost: small steps, and the KL weighs from the start as much as it did in the end.
@@ -201,6 +203,7 @@ def train_on(
         validation,
         out,
         augment=music.tokens.augment,
+        form=partial(formed, music.bars, training.forms) if training.forms else None,
         initial=initial,
         max_seconds=limit,
         device=device,

@@ -10,7 +10,8 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "musicvae"
 ROWS = [
     "files archive model.crc32c model.onnx_decoder model.flow evaluation.ngram",
-    "music.metre music.workers music.unique model.vae model.latent model.bar_prior evaluation.arpa evaluation.results",
+    "music.metre music.workers music.unique music.forms model.vae model.latent model.bar_prior "
+    "evaluation.arpa evaluation.results",
     "music.guard model.objective model.bundle model.tfjs model.magenta_names model.sampling model.vectors model.prior "
     "model.level",
     "music.midi music.sources model.checkpoint model.recurrence model.feed",

@@ -25,23 +25,28 @@ class Stream(IntEnum):
     PRIOR = 6
     PRIOR_VALIDATION = 7
     BARS = 8
+    FORMS = 9
 
 
 class Feed:
     """The training windows in the order of the steps: a new permutation each epoch, batches straddle its end."""
 
-    def __init__(self, tokens: np.ndarray, config: TrainingConfig, augment: Augment | None):
-        self.tokens, self.config, self.augment = tokens, config, augment
+    def __init__(
+        self, tokens: np.ndarray, config: TrainingConfig, augment: Augment | None, form: Augment | None = None
+    ):
+        self.tokens, self.config, self.augment, self.form = tokens, config, augment, form
         self.permutations: dict[int, np.ndarray] = {}
 
-    def batch(self, step: int) -> Tensor:
-        """tokens (B, T, streams) int64 of the update after `step` updates."""
+    def batch(self, step: int, whole: bool = True) -> Tensor:
+        """tokens (B, T, streams) int64 of the update after `step` updates; `whole` windows also take a form."""
         size, n = self.config.batch_size, len(self.tokens)
         epochs, places = np.divmod(np.arange(step * size, (step + 1) * size), n)
         rows = np.concatenate([self.permutation(e)[places[epochs == e]] for e in np.unique(epochs)])
         batch = np.asarray(self.tokens[rows])
         if self.augment is not None:
             batch = self.augment(batch, np.random.default_rng([self.config.seed, Stream.AUGMENT, step]))
+        if whole and self.form is not None:
+            batch = self.form(batch, np.random.default_rng([self.config.seed, Stream.FORMS, step]))
         return to_tensor(batch)
 
     def permutation(self, epoch: int) -> np.ndarray:

@@ -33,6 +33,7 @@ class TrainingConfig:
     scheduled_sampling: float = 0.0  # share of the steps that the decoder hears as it would write them, in the end
     bars_share: float = 0.0  # share of the steps in which bars are learnt by themselves, before whole windows
     prior_share: float = 0.0  # share of the steps in which a prior of samples is learnt, after whole windows
+    forms: float = 0.0  # share of whole windows in training whose bars are rearranged so that they return
     distortion: float = 0.06  # mean squared error of each number of a code at which whole windows begin
     clip_norm: float = 1.0  # longest gradient, over all weights together
     seed: int = 0
@@ -52,9 +53,11 @@ class TrainingConfig:
                 raise ValueError(f"{name} is {getattr(self, name)!r}; must not be negative")
         if self.seed >= 2**63:
             raise ValueError(f"seed is {self.seed}; must be below 2^63")
-        for name in ("token_dropout", "scheduled_sampling", "bars_share", "prior_share"):
+        for name in ("token_dropout", "scheduled_sampling", "bars_share", "prior_share", "forms"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} is {getattr(self, name)!r}; must be a share from 0 to 1")
+        if self.bars_share and not self.distortion:
+            raise ValueError("distortion is 0, which takes bits without end; must be more")
         if self.bars_share + self.prior_share >= 1:
             raise ValueError("bars_share and prior_share leave no steps for whole windows; their sum must be below 1")
         if not 0 <= self.beta_from <= self.beta_until <= 1 or not 0 <= self.warmup <= 1:

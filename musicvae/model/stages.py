@@ -179,7 +179,9 @@ class Bars(OfWindows):
             return super().batch(step)
         feed, sizes = self.course.feed, self.course.model.config
         assert feed is not None
-        bars = torch.cat([feed.batch(MIXED * step + i) for i in range(MIXED)]).unflatten(1, (sizes.bars, -1))
+        bars = torch.cat([feed.batch(MIXED * step + i, whole=False) for i in range(MIXED)]).unflatten(
+            1, (sizes.bars, -1)
+        )
         drawn = generator((self.config.seed, Stream.BARS, step))
         chosen = torch.rand(bars.shape[:2], generator=drawn).argsort(1)[:, : self.chosen]
         mixed = bars[torch.arange(len(bars)).unsqueeze(1), chosen].flatten(0, 1)  # (bars, S, streams)

@@ -179,6 +179,7 @@ def train(
     out: str | Path,
     *,
     augment: Augment | None = None,
+    form: Augment | None = None,
     initial: MusicVAE | None = None,
     max_seconds: float | None = None,
     device: str | torch.device = "auto",
@@ -187,9 +188,10 @@ def train(
 ) -> TrainingResult:
     """Trains the model of `run` on tokens (N, T, streams) into the folder `out`, or goes on where a call stopped.
 
-    augment(batch, rng) changes each batch (B, T, streams) at every visit; initial gives the first weights;
-    max_seconds pauses this call; on_log gets every line of metrics.jsonl; on_listen(model, step) may write music. The
-    same call again resumes: on one CPU with as many threads to the same weights bit for bit.
+    augment(batch, rng) changes each batch (B, T, streams) at every visit, form(batch, rng) those of whole windows;
+    initial gives the first weights; max_seconds pauses this call; on_log gets every line of metrics.jsonl;
+    on_listen(model, step) may write music. The same call again resumes: on one CPU with as many threads to the same
+    weights bit for bit.
     Raises ValueError, before anything is written, where data, settings and folder do not fit each other.
     """
     folder, device = Path(out), find_device(device)
@@ -201,7 +203,7 @@ def train(
     settings |= {} if initial is None else {"initial": digest(initial)}
     state = load_state(folder, settings)
     with denormals_flushed(device):
-        model, feed = new_model(run.model, config.seed, initial), Feed(tokens, config, augment)
+        model, feed = new_model(run.model, config.seed, initial), Feed(tokens, config, augment, form)
         bf16 = state["bf16"] if state else chosen_precision(model, config, device, feed)
         trainer = Trainer(model, config, device, bf16, feed, validation)
         if state is not None:
