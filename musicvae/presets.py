@@ -70,8 +70,8 @@ class Preset:
             if self.bars <= 2
             else 48.0 * self.bars,  # the paper's 24 and 16 a bar are a wall (LOG.md)
             token_dropout=0.3,
-            bars_share=0.4,
-            prior_share=0.1,
+            bars_share=0.5,
+            prior_share=0.2,
             distortion=0.03,
             log_every=100,
             validate_every=500,
