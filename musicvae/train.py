@@ -11,10 +11,12 @@ from typing import Any
 import numpy as np
 
 from musicvae.composer import Composer, load
-from musicvae.model.checkpoint import RunConfig, load_config
+from musicvae.model.checkpoint import RunConfig
 from musicvae.model.objective import TrainingConfig
-from musicvae.model.run_folder import STATE
-from musicvae.model.training import TrainingResult, new_model, planned_steps, train
+from musicvae.model.run_folder import STATE, begun_steps
+from musicvae.model.trainer import new_model
+from musicvae.model.training import TrainingResult, train
+from musicvae.model.trial import planned_steps
 from musicvae.model.vae import ModelConfig, MusicVAE
 from musicvae.music.dataset import Dataset
 from musicvae.music.forms import formed
@@ -65,8 +67,9 @@ def train_preset(
 
 def fitting_steps(made: "Prepared", out: Path, limit: float, device: str) -> int:
     """The steps of the run that is there, or for a new one as many as fit into this many seconds."""
-    if (out / STATE).exists():
-        return int(load_config(out).training["steps"])
+    begun = begun_steps(out)
+    if begun is not None:
+        return begun
     tokens = made.dataset.tokens("train")
     steps = planned_steps(made.model, made.training, tokens, limit, device)
     print(f"{made.preset.name} {made.size}: {steps:,} steps fit into {limit:.0f} s", flush=True)

@@ -9,13 +9,16 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "musicvae"
 ROWS = [
-    "files archive model.crc32c model.onnx_decoder model.flow evaluation.ngram",
+    "files archive model.crc32c model.onnx_decoder model.flow evaluation.ngram model.precision",
     "music.metre music.workers music.unique music.forms model.vae model.latent model.bar_prior "
     "evaluation.arpa evaluation.results",
     "music.guard model.objective model.bundle model.tfjs model.magenta_names model.sampling model.vectors model.prior "
     "model.level",
     "music.midi music.sources model.checkpoint model.recurrence model.feed",
     "music.representation model.run_folder model.stages model.onnx model.magenta hub",
+    "model.prior_stage",
+    "model.trainer",
+    "model.trial",
     "music.windows music.pianoroll music.panels music.synth model.training evaluation.streams",
     "music.grouping music.inspection music.picture music.audio evaluation.reconstruction evaluation.statistics",
     "music.report music.key music.cutting music.attributes evaluation.estimates",

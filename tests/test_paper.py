@@ -25,7 +25,12 @@ from musicvae.presets import preset
 torch.set_num_threads(1)
 PAPER = Path(__file__).parent.parent / "paper"
 TINY = ["encoder_units", "decoder_units", "latent_size"]
-SETTINGS = [*(f"model.{name}=6" for name in TINY), "training.batch_size=4", "training.validate_every=20", "training.prior_share=0"]
+SETTINGS = [
+    *(f"model.{name}=6" for name in TINY),
+    "training.batch_size=4",
+    "training.validate_every=20",
+    "training.prior_share=0",
+]
 
 
 def script(name: str) -> ModuleType:

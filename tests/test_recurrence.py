@@ -7,7 +7,7 @@ from torch import Tensor
 
 from musicvae.model.objective import TrainingConfig, objective
 from musicvae.model.recurrence import Recurrence, Recurrent
-from musicvae.model.training import Trainer
+from musicvae.model.trainer import Trainer
 from musicvae.model.vae import MusicVAE, Output
 from musicvae.presets import preset
 

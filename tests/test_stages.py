@@ -12,8 +12,11 @@ from musicvae.model.checkpoint import RunConfig, load_config, load_run
 from musicvae.model.feed import Feed
 from musicvae.model.objective import TrainingConfig
 from musicvae.model.prior import PRIOR
-from musicvae.model.stages import Bars, OfPrior, Windows
-from musicvae.model.training import Trainer, new_model, planned_steps, seconds_per_step, train
+from musicvae.model.prior_stage import OfPrior
+from musicvae.model.stages import Bars, Windows
+from musicvae.model.trainer import Trainer, new_model
+from musicvae.model.training import train
+from musicvae.model.trial import planned_steps, seconds_per_step
 from musicvae.model.vae import ModelConfig, MusicVAE
 from musicvae.presets import preset
 from musicvae.train import with_bars_of
@@ -126,7 +129,7 @@ def test_a_prior_that_helps_with_other_songs_lies_beside_the_model(tmp_path: Pat
 
 def test_twice_the_time_is_twice_the_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     seconds = {Bars: 0.2, Windows: 0.5, OfPrior: 0.1}
-    monkeypatch.setattr("musicvae.model.training.seconds_per_step", lambda stage: seconds[type(stage)])
+    monkeypatch.setattr("musicvae.model.trial.seconds_per_step", lambda stage: seconds[type(stage)])
     steps = [planned_steps(MODEL, CONFIG, windows(50), float(s), "cpu") for s in (100, 200)]
     each = 0.5 * 0.2 + 0.3 * 0.5 + 0.2 * 0.1
     assert steps == [int(0.9 * 100 / each), int(0.9 * 200 / each)]

@@ -20,7 +20,8 @@ from musicvae.model.feed import Feed
 from musicvae.model.objective import TrainingConfig, kl_weight, objective, own_share
 from musicvae.model.prior import PRIOR
 from musicvae.model.stages import Windows
-from musicvae.model.training import Trainer, TrainingResult, train
+from musicvae.model.trainer import Trainer
+from musicvae.model.training import TrainingResult, train
 from musicvae.model.vae import ModelConfig, MusicVAE, draw
 
 torch.set_num_threads(1)  # models this small are slower on two

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from musicvae.model.objective import TrainingConfig
+from musicvae.model.vae import ModelConfig
 
 Augment = Callable[[np.ndarray, np.random.Generator], np.ndarray]
 
@@ -74,3 +75,25 @@ def generator(seed: tuple[int, ...]) -> torch.Generator:
 
 def to_tensor(tokens: np.ndarray) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(tokens, dtype=np.int64))
+
+
+def check_windows(split: str, tokens: np.ndarray, model: ModelConfig, at_least: int = 0) -> None:
+    """ValueError unless tokens are enough windows (N, T, streams) of this model's steps, streams and vocabularies."""
+    wanted = (model.steps, len(model.vocab_sizes))
+    if tokens.ndim != 3 or tokens.shape[1:] != wanted or not np.issubdtype(tokens.dtype, np.integer):
+        found = f"{tokens.dtype} of shape {tokens.shape}"
+        raise ValueError(f"the {split} windows are {found}; the model needs integers (N, {wanted[0]}, {wanted[1]})")
+    if len(tokens) < at_least:
+        raise ValueError(
+            f"{len(tokens)} {split} windows are fewer than one batch of {at_least}; "
+            f"add music, or set training.batch_size to {len(tokens)} or less"
+        )
+    for start in range(0, len(tokens), 65536):  # a memory map may be larger than memory
+        part = tokens[start : start + 65536]
+        for i, size in enumerate(model.vocab_sizes):
+            low, high = int(part[..., i].min()), int(part[..., i].max())
+            if low < 0 or high >= size:
+                raise ValueError(
+                    f"stream {i} of the {split} windows has tokens {low} to {high}; the model has 0 to {size - 1}. "
+                    "Is the data set of another representation?"
+                )

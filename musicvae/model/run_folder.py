@@ -76,6 +76,15 @@ def saved_steps(folder: Path) -> int | None:
         return None
 
 
+def begun_steps(folder: Path) -> int | None:
+    """The steps that a training in this folder was begun for; None if there is none that can be read."""
+    try:
+        state = torch.load(folder / STATE, map_location="cpu", weights_only=True)
+        return int(state["settings"]["training"]["steps"])
+    except Exception:  # torch raises many kinds; `load_state` says what is wrong
+        return None
+
+
 class Metrics:
     """metrics.jsonl, TensorBoard if it is installed, and the caller's screen."""
 

@@ -1,11 +1,10 @@
-"""The stages of a training, one after another: bars, then whole windows by equation 4, then the prior of samples.
+"""Stages of a training, one after another: bars, then whole windows by equation 4. `prior_stage.py` is the last.
 
 Bars: each bar by itself, its summary with noise as the condition of its decoders; of a flat model the whole window, mu
 with noise in the place of z. The level of the window then begins where `level.py` puts it, and equation 4 trains
 everything. The paper's own recipe is the second stage alone.
 """
 
-import copy
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
@@ -15,9 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Normal
 
-from musicvae.model.bar_prior import BarPrior
 from musicvae.model.feed import Feed, Stream, draw_noise, draw_uniform, generator, to_tensor
-from musicvae.model.flow import Flow
 from musicvae.model.level import install, solve
 from musicvae.model.objective import (
     Objective,
@@ -30,22 +27,17 @@ from musicvae.model.objective import (
     own_share,
     sums,
 )
-from musicvae.model.prior import LEAST_WINDOWS, Cloud, Prior, Summaries
 from musicvae.model.recurrence import Recurrent
 from musicvae.model.vae import MusicVAE, Output, draw
 
 BAR_SIGMA = 0.25  # deviation of the noise on each number of a code in the stage of bars
+ROWS_PAY = 512  # tokens of all streams together from which on, on a CPU, rows are faster than nn.LSTM's products,
+ROWS_BATCH = 16  # if a batch has so many windows
 MIXED = 2  # batches of windows that give a batch of bars, each window
 SHARE = 4  # a fourth of its bars
 BAR_BETA = 0.02  # weight of the KL there
 LEVEL_WINDOWS = 16_384  # of which the level of the window is solved, at most
 LINEAR_RATE = 0.1  # of the learning rate: of what was solved already, and where every number moves every other
-PRIOR_WINDOWS = 32_768  # of which a prior is learnt, at most
-PRIOR_RATE, PRIOR_DECAY, PRIOR_WARMUP = 2e-3, 0.01, 0.1
-GRAIN = 0.4  # of the deviation of summaries: noise that a prior of bars learns with them
-FLOW = {"units": 96, "layers": 8}
-BAR_PRIOR = {"units": 72, "layers": 5, "hidden": 128, "given": 80}
-PRIOR_BATCH = {Flow: 512, BarPrior: 64}
 
 
 @dataclass
@@ -283,82 +275,6 @@ class Windows(OfWindows):
         return torch.where(own < 0, tokens, torch.stack(written, -1).view_as(tokens))
 
 
-class OfPrior(Stage):
-    """A prior of samples (`prior.py`), learnt from encoded music; the model stays as it is."""
-
-    name = "prior"
-    decay = PRIOR_DECAY
-
-    def __init__(self, course: Course, config: TrainingConfig, start: int):
-        size = PRIOR_BATCH[BarPrior if course.model.config.linear else Flow]
-        config = replace(config, batch_size=size, learning_rate=PRIOR_RATE, warmup=PRIOR_WARMUP)
-        super().__init__(course, replace(config, learning_rate_schedule="cosine"), start)
-        self.count = min(PRIOR_WINDOWS, max(64, config.steps) * 16)
-        self.best: dict[str, Any] = {}
-
-    def enter(self) -> None:
-        """Encodes windows: those of the steps after the last of the windows stage."""
-        feed = self.course.feed
-        assert feed is not None
-        self.encoded = encode(self.course, self.course.windows(self.count, self.start))
-        size = self.course.config.batch_size
-        parts = [to_tensor(self.course.validation[i : i + size]) for i in range(0, len(self.course.validation), size)]
-        self.held_out = encode(self.course, parts, self.encoded) if len(self.course.validation) else None
-        self.module = new_prior(self.encoded, self.config.seed).to(self.course.device)
-
-    def batch(self, step: int) -> Tensor:
-        drawn = generator((self.config.seed, Stream.PRIOR, step))
-        rows = torch.randint(len(self.encoded[0]), (self.config.batch_size,), generator=drawn)
-        return self.encoded.draw(rows, drawn)
-
-    def loss(self, step: int, batch: Tensor) -> tuple[Tensor, Tensor]:
-        loss = -self.module.bits(self.course.moved(batch))  # type: ignore[operator]
-        return loss, torch.stack([loss.new_tensor(float(len(batch))), loss.detach() * len(batch)])
-
-    def figures(self, tally: Tensor) -> dict[str, Any]:
-        count, loss = tally.tolist()
-        return {"loss": loss / count, "bits": -loss / count}
-
-    @torch.no_grad()
-    def validate(self, step: int) -> dict[str, Any] | None:
-        """Keeps the prior that is best; without enough windows of other songs the last."""
-        held_out = self.held_out
-        if held_out is None or len(held_out[0]) < LEAST_WINDOWS:
-            self.best = {"prior": copy.deepcopy(self.module.state_dict()), "bits": None, "step": step}
-            return None
-        drawn = generator((self.config.seed, Stream.PRIOR_VALIDATION))
-        bits = float(self.module.bits(self.course.moved(held_out.draw(torch.arange(len(held_out[0])), drawn))))  # type: ignore[operator]
-        if not self.best or bits > self.best["bits"]:
-            self.best = {"prior": copy.deepcopy(self.module.state_dict()), "bits": bits, "step": step}
-        return {"loss": -bits, "bits": bits}
-
-    def state(self) -> dict[str, Any]:
-        return {"prior": self.module.state_dict(), "best": self.best}
-
-    def restore(self, state: dict[str, Any]) -> None:
-        self.module.load_state_dict(state["prior"])
-        self.best = state["best"]
-
-    def found(self) -> Prior | None:
-        """The best prior, if it helps with windows of other songs."""
-        if not self.best or (self.best["bits"] is not None and self.best["bits"] <= 0):
-            return None
-        prior = copy.deepcopy(self.module)
-        prior.load_state_dict(self.best["prior"])
-        return prior  # type: ignore[return-value]
-
-
-def stages(course: Course) -> list[Stage]:
-    """Those of a training, by their shares of the steps; a stage of no step is left out."""
-    total, config = course.config.steps, course.config
-    bars, prior = round(config.bars_share * total), round(config.prior_share * total)
-    found: list[Stage] = []
-    for kind, steps in ((Bars, bars), (Windows, total - bars - prior), (OfPrior, prior)):
-        if steps > 0:
-            found.append(kind(course, replace(config, steps=steps), found[-1].end if found else 0))
-    return found
-
-
 def codes(course: Course, tokens: Tensor) -> Tensor:
     """tokens (B, T, streams) -> the summaries of all bars (B, U*C), or of a flat model mu (B, Z)."""
     model = course.model
@@ -366,41 +282,6 @@ def codes(course: Course, tokens: Tensor) -> Tensor:
     if model.config.linear:
         return model.to_summary(read).reshape(len(tokens), -1)
     return model.posterior(read).mean
-
-
-@torch.no_grad()
-def encode(course: Course, batches: list[Tensor], like: Cloud | Summaries | None = None) -> Cloud | Summaries:
-    """What a prior is learnt from: summaries of bars with the noise of `like`, or posteriors of windows."""
-    model, found = course.model, list[tuple[Tensor, ...]]()
-    with course.autocast():
-        for tokens in batches:
-            if model.config.linear:
-                summaries = codes(course, course.moved(tokens)).float().cpu()
-                found.append((summaries.unflatten(1, (model.config.bars, -1)),))
-            else:
-                posterior = model.posterior(course.reader.read(course.moved(tokens)).to(model.to_mu.weight.dtype))
-                found.append((posterior.mean.float().cpu(), posterior.stddev.float().cpu()))
-    columns = [torch.cat(column) for column in zip(*found)]
-    if not model.config.linear:
-        return Cloud(*columns)
-    grain = like.grain if isinstance(like, Summaries) else GRAIN * float(columns[0].var((0, 1)).mean().sqrt())
-    return Summaries(columns[0], grain)
-
-
-def new_prior(encoded: Cloud | Summaries, seed: int) -> Prior:
-    """A prior of bars that knows the mean and the scale of each number, or a flow that changes nothing yet."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        if isinstance(encoded, Cloud):
-            return Flow(encoded.mu.shape[1], **FLOW)
-        prior = BarPrior(encoded.values.shape[2], **BAR_PRIOR)
-    prior.mean.copy_(encoded.values.mean((0, 1)))
-    prior.scale.copy_((encoded.values.var((0, 1)) + encoded.grain**2).sqrt())
-    return prior
-
-
-ROWS_PAY = 512  # tokens of all streams together from which on, on a CPU, rows are faster than nn.LSTM's products,
-ROWS_BATCH = 16  # if a batch has so many windows
 
 
 def faster(model: MusicVAE, batch_size: int, device: torch.device, bf16: bool) -> MusicVAE | Recurrent:
