@@ -33,7 +33,7 @@ from musicvae.evaluation.estimates import estimate_means
 from musicvae.evaluation.reconstruction import draw_windows
 from musicvae.model.checkpoint import RunConfig
 from musicvae.model.sampling import FastDecoder
-from musicvae.model.training import new_model
+from musicvae.model.trainer import new_model
 from musicvae.model.vae import ModelConfig, MusicVAE, draw_prior, draw_uniforms
 from musicvae.music.dataset import Dataset
 from musicvae.presets import preset

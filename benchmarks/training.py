@@ -8,19 +8,25 @@ Windows are random tokens: the speed does not depend on what is in them. FLOPs o
     dense layer from n to m                 2 n m
 
 summed over the encoder, the conductor and the decoders, times 3: the backward pass counts twice the forward. Gates,
-softmax, loss and Adam are left out, so a ratio of 1 cannot be reached. The last column is the speed against nn.LSTM,
-for models that train by the recurrence of our own (`musicvae/model/recurrence.py`): drums and trios, on a CPU.
+softmax, loss and Adam are left out. The peak is that of large products in the faster precision of this machine,
+whatever the training takes, so that a slower choice looks slower. "own shapes" is how many windows a second the
+products of the model itself allow; our own recurrence (`musicvae/model/recurrence.py`) saves some of them. The last
+column is the speed against the same step with nn.LSTM in all places and the same precision.
 """
 
 import time
-from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from dataclasses import dataclass, replace
+from typing import Any, Literal, NamedTuple
 
 import torch
 import tyro
 
+from musicvae.model.feed import Feed
 from musicvae.model.objective import TrainingConfig
-from musicvae.model.training import Trainer, new_model
+from musicvae.model.precision import denormals_flushed
+from musicvae.model.stages import Windows
+from musicvae.model.trainer import Trainer, new_model
+from musicvae.model.trial import chosen_precision
 from musicvae.model.vae import ModelConfig
 from musicvae.presets import preset
 
@@ -85,6 +91,8 @@ def products(config: ModelConfig, batch: int) -> list[Product]:
         found.append(Product("conductor start", batch, config.latent_size, 2 * layers * units, 1))
         lstm("conductor", batch, bars, 1, units, layers)
         found.append(Product("condition", batch * bars, units, condition, 1))
+        if config.linear:
+            found.append(Product("linear", batch, bars * condition, config.latent_size, 2))
     for size in groups:
         units, layers = config.decoder_units, config.decoder_layers
         found.append(Product("decoder start", batch * bars, condition, 2 * layers * units, 1))
@@ -118,26 +126,28 @@ def possible(config: ModelConfig, batch: int, dtype: torch.dtype) -> float:
 class Speed(NamedTuple):
     windows: float  # a second
     dtype: torch.dtype  # of the products
-    recurrent: bool  # whether by the recurrence of our own
 
 
 def measure(config: ModelConfig, options: Options, reference: bool = False) -> Speed:
-    """Whole training steps, after one to warm up; `reference` forces nn.LSTM."""
+    """Whole training steps of equation 4, after one to warm up; `reference` forces nn.LSTM."""
     settings = TrainingConfig(batch_size=options.batch, precision=options.precision)
-    trainer = Trainer(new_model(config, 0, None), settings, torch.device("cpu"))
-    recurrent = trainer.forward is not trainer.model
-    if reference:
-        trainer.forward = trainer.model
     generator = torch.Generator().manual_seed(0)
     streams = [torch.randint(v, (options.batch, config.steps), generator=generator) for v in config.vocab_sizes]
     tokens = torch.stack(streams, dim=-1)
-    trainer.update(tokens)
-    began, steps = time.perf_counter(), 0
-    while time.perf_counter() - began < options.seconds or steps < 2:
+    model, cpu = new_model(config, 0, None), torch.device("cpu")
+    bf16 = chosen_precision(model, settings, cpu, Feed(tokens.numpy(), settings, None))
+    trainer = Trainer(model, settings, cpu, bf16)
+    if reference:
+        assert isinstance(trainer.stage, Windows)
+        trainer.stage.forward = trainer.model.forward
+    with denormals_flushed(cpu):
         trainer.update(tokens)
-        steps += 1
-    speed = steps * options.batch / (time.perf_counter() - began)
-    return Speed(speed, torch.bfloat16 if trainer.bf16 else torch.float32, recurrent and not reference)
+        began, steps = time.perf_counter(), 0
+        while time.perf_counter() - began < options.seconds or steps < 2:
+            trainer.update(tokens)
+            steps += 1
+        speed = steps * options.batch / (time.perf_counter() - began)
+    return Speed(speed, torch.bfloat16 if bf16 else torch.float32)
 
 
 def resized(config: ModelConfig, options: Options) -> ModelConfig:
@@ -148,17 +158,19 @@ def resized(config: ModelConfig, options: Options) -> ModelConfig:
 
 def main(options: Options) -> None:
     torch.set_num_threads(options.threads)
-    print(f"{'model':10} {'parameters':>10} {'MFLOP/win':>10} {'windows/s':>10} {'GFLOP/s':>8} "
+    print(f"{'model':10} {'parameters':>10} {'type':5} {'MFLOP/win':>10} {'windows/s':>10} {'GFLOP/s':>8} "
           f"{'peak':>7} {'ratio':>6} {'own shapes':>10} {'ratio':>6} {'/ nn.LSTM':>9}")  # fmt: skip
+    peak = max(rate(2048, 2048, 2048, dtype, seconds=1.0) for dtype in (torch.float32, torch.bfloat16))
     for name in options.models:
         config = resized(preset(name).model(options.size), options)
-        speed, dtype, recurrent = measure(config, options)
-        gain = f"{speed / measure(config, options, reference=True).windows:9.2f}" if recurrent else f"{'':>9}"
-        flops, peak = flops_per_window(config), rate(2048, 2048, 2048, dtype, seconds=1.0)
-        limit = possible(config, options.batch, dtype)
+        speed, dtype = measure(config, options)
+        chosen: Any = "bf16" if dtype == torch.bfloat16 else "fp32"
+        gain = speed / measure(config, replace(options, precision=chosen), reference=True).windows
+        flops, limit = flops_per_window(config), possible(config, options.batch, dtype)
         parameters = sum(p.numel() for p in new_model(config, 0, None).parameters())
-        print(f"{name:10} {parameters / 1e6:9.2f}M {flops / 1e6:10.1f} {speed:10.1f} {flops * speed / 1e9:8.1f} "
-              f"{peak / 1e9:7.1f} {flops * speed / peak:6.2f} {limit:10.1f} {speed / limit:6.2f} {gain}")  # fmt: skip
+        print(f"{name:10} {parameters / 1e6:9.2f}M {chosen:5} {flops / 1e6:10.1f} {speed:10.1f} "
+              f"{flops * speed / 1e9:8.1f} {peak / 1e9:7.1f} {flops * speed / peak:6.2f} {limit:10.1f} "
+              f"{speed / limit:6.2f} {gain:9.2f}")  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """The paper's models by name: what music they hold, and how they are built and trained at three sizes."""
 
 import difflib
+import re
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -26,13 +27,15 @@ class Preset:
 
         Raises ValueError for a size that is none of the SIZES.
         """
-        widths = (_ORIGINAL if self.representation == "melody-90" else _WIDTHS)[_known("size", size, SIZES)]
+        widths = (_ORIGINAL if self.representation == "melody-90" and self.bars == 2 else _WIDTHS)[
+            _known("size", size, SIZES)
+        ]
         kind = "flat" if self.flat else "hierarchical"
         units = _TWIN_UNITS.get((size, self.representation)) if self.flat and self.bars > 2 else None
-        own = {"decoder_units": units} if units else {}
-        own |= _READERS.get(size, {}) if self.bars > 2 else {}
-        if "encoder_bars" in own:  # a flat model has a reader as wide, and summaries as long
-            own |= {name: widths["hierarchical"][name] for name in ("conductor_units", "condition_size")}
+        own: dict[str, int] = {"decoder_units": units} if units else {}
+        if self.bars > 2 and size != "paper":  # 256 steps in a row are too far (LOG.md)
+            own |= {"encoder_bars": self.bars, "linear": not self.flat, **_LINEAR[size]}
+            own |= {"condition_size": widths["hierarchical"]["condition_size"]}  # a flat one has summaries as long
         return ModelConfig(
             vocab_sizes or representation(self.representation).vocab_sizes,
             steps=self.bars * STEPS_PER_BAR,
@@ -40,23 +43,37 @@ class Preset:
             **{**widths["shared"], **widths[kind], **own},  # type: ignore[arg-type]
         )
 
+    @property
+    def sampling(self) -> dict[str, Any]:
+        """The settings of a RunConfig by which samples of the trained model go through its prior (LOG.md)."""
+        if not self.representation.startswith("melody"):
+            return {}
+        return {"rounds": 2} if self.flat else {"rounds": 1, "spread": 0.75}
+
     def training(self, size: str) -> TrainingConfig:
         """How the model of that size is trained. Raises ValueError for a size that is none of the SIZES."""
         _known("size", size, SIZES)
         if size == "paper":
             return TrainingConfig(
-                steps=50_000 if self.bars == 2 else 100_000,
+                steps=50_000 if self.bars <= 2 else 100_000,
                 batch_size=512,
                 learning_rate_schedule="exponential",
                 warmup=0.0,
-                beta_schedule="exponential" if self.bars == 2 else "constant",
-                free_bits=48.0 if self.bars == 2 else 256.0,
+                beta_schedule="exponential" if self.bars <= 2 else "constant",
+                free_bits=48.0 if self.bars <= 2 else 256.0,
             )
         return TrainingConfig(
             steps=_STEPS[size],
-            batch_size=32 if size == "small" else 128,
-            free_bits=_FREE_BITS[self.bars],
+            batch_size=(32 if self.bars <= 2 else 16) if size == "small" else 128,
+            beta=0.1,
+            beta_schedule="constant",
+            free_bits=64.0 * self.bars
+            if self.bars <= 2
+            else 48.0 * self.bars,  # the paper's 24 and 16 a bar are a wall (LOG.md)
             token_dropout=0.3,
+            bars_share=0.5,
+            prior_share=0.2,
+            distortion=0.03,
             log_every=100,
             validate_every=500,
             checkpoint_every=500,
@@ -81,14 +98,17 @@ _WIDTHS: dict[str, dict[str, dict[str, int]]] = {
         "hierarchical": {"decoder_units": 1024, "decoder_layers": 2, "conductor_units": 1024, "condition_size": 512},
     },
 }
-_READERS = {"small": {"encoder_bars": 16, "latent_size": 256}}  # 256 steps are too far (LOG.md)
+_LINEAR = {  # beside a linear path LSTMs add little (LOG.md): few units, and many numbers in z
+    "small": {"encoder_units": 192, "conductor_units": 96, "latent_size": 448},
+    "medium": {"encoder_units": 384, "conductor_units": 192, "latent_size": 512},
+}
 _TWIN_UNITS = {  # of the flat decoder, so that it has as many parameters as its hierarchical twin, within 10 %
-    ("small", "melody"): 336,
-    ("small", "drums"): 320,
-    ("small", "trio"): 464,
-    ("medium", "melody"): 736,
+    ("small", "melody"): 384,
+    ("small", "drums"): 368,
+    ("small", "trio"): 480,
+    ("medium", "melody"): 720,
     ("medium", "drums"): 704,
-    ("medium", "trio"): 1024,
+    ("medium", "trio"): 992,
 }
 _ORIGINAL: dict[str, dict[str, dict[str, int]]] = {  # of the 2-bar melodies that the paper's authors published
     "small": {
@@ -101,28 +121,31 @@ _ORIGINAL: dict[str, dict[str, dict[str, int]]] = {  # of the 2-bar melodies tha
         "flat": {"decoder_units": 2048, "decoder_layers": 3},
     },
 }
-_FREE_BITS = {2: 128.0, 16: 448.0}  # by bars; the paper's 48 and 256 are a wall for short trainings (LOG.md)
+_FREE_BITS = {"short": 64.0, "long": 48.0}  # a bar; the paper's 24 and 16 are a wall for short trainings (LOG.md)
 _STEPS = {"small": 12_000, "medium": 30_000}
 
-PRESETS = {
-    preset.name: preset
-    for preset in (
-        Preset("melody-2", "melody", 2, flat=True),
-        Preset("melody-90", "melody-90", 2, flat=True),  # melody-2 with the tokens and widths of the original
-        Preset("drums-2", "drums", 2, flat=True),
-        Preset("melody-16", "melody", 16, flat=False),
-        Preset("drums-16", "drums", 16, flat=False),
-        Preset("trio-16", "trio", 16, flat=False),
-        Preset("melody-16-flat", "melody", 16, flat=True),
-        Preset("drums-16-flat", "drums", 16, flat=True),
-        Preset("trio-16-flat", "trio", 16, flat=True),
-    )
-}
+PRESETS = ("melody-2", "melody-90", "drums-2", "melody-16", "drums-16", "trio-16") + (
+    *("melody-16-flat", "drums-16-flat", "trio-16-flat"),
+)  # those of the paper; any other number of bars is one by rule
+LONGEST = 32  # bars
+RULE = re.compile(r"(melody|melody-90|drums|trio|trio-90)-(\d{1,2})(-flat)?")
 
 
 def preset(name: str) -> Preset:
-    """A preset by name. Raises ValueError that lists the known ones."""
-    return PRESETS[_known("preset", name, tuple(PRESETS))]
+    """A preset by name: REPRESENTATION-BARS, flat to two bars and hierarchical above, or flat by name.
+
+    melody-90 is melody-2 with the tokens and widths of the original. Raises ValueError for other names.
+    """
+    if name == "melody-90":
+        return Preset(name, "melody-90", 2, flat=True)
+    found = RULE.fullmatch(name)
+    if found is None or not 1 <= int(found[2]) <= LONGEST:
+        raise ValueError(
+            f"no preset {name!r}; known are {', '.join(PRESETS)}, and others by rule: melody, drums or trio, "
+            f"a number of bars from 1 to {LONGEST}, and -flat for one decoder of more than 2 bars, as in drums-8"
+        )
+    bars = int(found[2])
+    return Preset(name, found[1], bars, flat=bars <= 2 or found[3] is not None)
 
 
 def change(model: ModelConfig, training: TrainingConfig, settings: list[str]) -> tuple[ModelConfig, TrainingConfig]:
@@ -138,11 +161,11 @@ def change(model: ModelConfig, training: TrainingConfig, settings: list[str]) ->
         if not sign or not dot or part not in parts:
             raise ValueError(f"setting {setting!r}; write model.NAME=VALUE or training.NAME=VALUE{hint}")
         known = {f.name: type(getattr(parts[part], f.name)) for f in fields(parts[part])}
-        known = {n: t for n, t in known.items() if t in (int, float, str)}
+        known = {n: t for n, t in known.items() if t in (int, float, str, bool)}
         if name not in known:
             raise ValueError(f"no setting in {part} {name!r}{hint}; known are {', '.join(known)}")
         try:
-            value = known[name](text)
+            value = _flag(text) if known[name] is bool else known[name](text)
         except ValueError:
             raise ValueError(f"setting {key} is {text!r}; it must be of type {known[name].__name__}") from None
         parts[part] = replace(parts[part], **{name: value})
@@ -161,6 +184,12 @@ def _alike(key: str, known: list[str]) -> list[str]:
     """The setting whose name without its half is most like this one."""
     plain = {name.partition(".")[2]: name for name in known}
     return [plain[name] for name in difflib.get_close_matches(key.rpartition(".")[2], plain, 1)]
+
+
+def _flag(text: str) -> bool:
+    if text.lower() not in ("true", "false"):
+        raise ValueError
+    return text.lower() == "true"
 
 
 def _known(what: str, name: str, names: tuple[str, ...]) -> str:

@@ -3,6 +3,7 @@
 import contextlib
 import ctypes
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,16 +14,20 @@ from musicvae.composer import Composer, load
 from musicvae.limits import checked_threads, seconds
 from musicvae.model.checkpoint import RunConfig
 from musicvae.model.objective import TrainingConfig
-from musicvae.model.run_folder import STATE
+from musicvae.model.run_folder import STATE, begun_steps
+from musicvae.model.trainer import new_model
 from musicvae.model.training import TrainingResult, train
+from musicvae.model.trial import planned_steps
 from musicvae.model.vae import ModelConfig, MusicVAE
 from musicvae.music.dataset import Dataset
+from musicvae.music.forms import formed
 from musicvae.presets import Preset, change, preset
 from musicvae.progress import Progress, duration
 from musicvae.shell import command
 
 # What was learnt is to be bent, not lost: small steps, and the KL weighs from the start as much as it did in the end.
 FINE_TUNING: dict[str, Any] = {"steps": 2000, "learning_rate": 3e-4, "beta_schedule": "constant", "token_dropout": 0.0}
+FINE_TUNING |= {"bars_share": 0.0}
 KEPT = ("beta", "free_bits")  # of the training that made the model
 LISTEN_WINDOWS = 3  # of each kind written every `listen_every` steps
 
@@ -39,22 +44,60 @@ def train_preset(
     settings: list[str] = [],  # noqa: B006 (never changed)
     threads: int = 0,
     start: str | Path | None = None,
+    bars_from: str | Path | None = None,
 ) -> TrainingResult:
     """Trains a preset on a data set into a run folder, or goes on with it, printing as it goes.
 
-    `start` is a model in the box or a run folder to begin from (fine-tuning): it brings its own widths, and the
-    schedules are gentle. Raises ValueError, before anything is written, for a data set or a start that does not fit.
+    `max_time` pauses this call; without `steps` a new training takes as many as fit into it. `start` is a shipped
+    model or a run folder to begin from (fine-tuning): it brings its own widths, and the schedules are gentle.
+    `bars_from` is one whose encoder and decoders of bars the new model begins with. Raises ValueError, before anything
+    is written, for a data set or a model that does not fit.
     """
     limit, given = seconds(max_time) if max_time else None, [] if steps is None else [f"training.steps={steps}"]
     made = prepare(name, dataset_folder, size, [*given, f"training.seed={seed}", *settings], start)
     use_threads(threads)
     keep_memory()
-    options: dict[str, Any] = {"max_seconds": limit, "device": device}
-    if made.initial is not None:
-        options |= {"initial": made.initial.model, "origin": provenance(made.initial)}
-    result = train_on(made.dataset, out, made.preset, made.size, made.model, made.training, **options)
+    if steps is None and limit is not None and not any(s.startswith("training.steps=") for s in settings):
+        made = replace(made, training=replace(made.training, steps=fitting_steps(made, out, limit, device)))
+    initial, origin = (made.initial.model, provenance(made.initial)) if made.initial else (None, {})
+    if bars_from is not None:
+        source = load(bars_from)
+        initial, origin = with_bars_of(new_model(made.model, made.training.seed, None), source), provenance(source)
+    result = train_on(made, out, initial, origin, limit, device)
     print(ending(result))
     return result
+
+
+def fitting_steps(made: "Prepared", out: Path, limit: float, device: str) -> int:
+    """The steps of the run that is there, or for a new one as many as fit into this many seconds."""
+    begun = begun_steps(out)
+    if begun is not None:
+        return begun
+    tokens = made.dataset.tokens("train")
+    steps = planned_steps(made.model, made.training, tokens, limit, device)
+    print(f"{made.preset.name} {made.size}: {steps:,} steps fit into {limit:.0f} s", flush=True)
+    return steps
+
+
+def with_bars_of(model: MusicVAE, source: Composer) -> MusicVAE:
+    """The model with the encoder and decoders of another: a summary of its bars is mu of a flat source.
+
+    Raises ValueError where their shapes differ.
+    """
+    given, wanted = source.model.state_dict(), model.state_dict()
+    summary = "to_summary" if "to_summary.weight" in given else "to_mu"
+    known = "to_summary" if "to_summary.weight" in wanted else "to_mu"
+    names = {name: name for name in wanted if name.startswith(("encoder.", "decoders."))}
+    names |= {f"{known}.{part}": f"{summary}.{part}" for part in ("weight", "bias")}
+    wrong = [n for n, other in names.items() if other not in given or given[other].shape != wanted[n].shape]
+    if wrong:
+        found = tuple(given[names[wrong[0]]].shape) if names[wrong[0]] in given else "missing"
+        raise ValueError(
+            f"the bars of {source.name} do not fit: {wrong[0]} has shape {tuple(wanted[wrong[0]].shape)}, there it is "
+            f"{found}. Give a model of the same streams and widths, or change them with --set"
+        )
+    model.load_state_dict(wanted | {name: given[other] for name, other in names.items()})
+    return model
 
 
 @dataclass(frozen=True)
@@ -149,21 +192,15 @@ def keep_memory() -> None:
 
 
 def train_on(
-    dataset: Dataset,
-    out: Path,
-    chosen: Preset,
-    size: str,
-    model: ModelConfig,
-    training: TrainingConfig,
-    **options: Any,
+    made: Prepared, out: Path, initial: MusicVAE | None, origin: dict[str, Any], limit: float | None, device: str
 ) -> TrainingResult:
-    """Trains a model on a data set into a run folder, printing as it goes; `options` are those of `training.train`."""
+    """Trains a model on a data set into a run folder, printing as it goes."""
+    dataset, training, chosen = made.dataset, made.training, made.preset
     music = dataset.settings
     tokens, validation = dataset.tokens("train"), dataset.tokens("validation")
     if not len(validation):
         print(f"{dataset.folder}: no validation windows (too few songs), so nothing is validated")
-    limit = options.get("max_seconds")
-    for line in plan(dataset, out, f"{chosen.name} {size}", model, training, limit):
+    for line in plan(dataset, out, f"{chosen.name} {made.size}", made.model, training, limit):
         print(line, flush=True)
     progress = Progress(training.steps, limit)
 
@@ -172,21 +209,23 @@ def train_on(
         print_line(line)
 
     names: dict[str, Any] = {"name": chosen.name, "representation": music.representation, "drum_map": music.drum_map}
-    listener = Listener(RunConfig(model=model, **names), music.tokens, validation if len(validation) else tokens, out)
+    names |= {"preset": chosen.name, "size": made.size} | (chosen.sampling if training.prior_share else {})
+    run = RunConfig(model=made.model, **names, trained={"from": origin} if origin else {})
+    listener = Listener(run, music.tokens, validation if len(validation) else tokens, out)
     return train(
-        model,
+        run,
         training,
         tokens,
         validation,
         out,
-        preset=chosen.name,
-        size=size,
         augment=music.tokens.augment,
+        form=partial(formed, music.bars, training.forms) if training.forms else None,
+        initial=initial,
+        max_seconds=limit,
+        device=device,
         on_log=on_log,
         on_listen=listener.write,
         on_step=progress,
-        **names,
-        **options,
     )
 
 
@@ -229,14 +268,16 @@ class Listener:
 
 
 def print_line(line: dict[str, Any]) -> None:
-    """One line of metrics.jsonl for the eye."""
-    start = f"step {line['step']:>7,}" if line["kind"] == "train" else "  validation "
-    text = (
-        f"{start}  loss {line['loss']:8.3f}  reconstruction {line['reconstruction']:.4f} nats a step  "
-        f"accuracy {line['accuracy']:.4f}  KL {line['kl_bits']:6.1f} bits"
-    )
-    if line["kind"] == "train":
-        text += f"  beta {line['beta']:.3f}  {line['examples_per_second']:.0f} examples/s"
+    """One line of metrics.jsonl, readable."""
+    start = f"{line['stage']:8}step {line['step']:>7,}" if line["kind"] == "train" else "          validation"
+    text = f"{start}  loss {line['loss']:8.3f}"
+    if "accuracy" in line:
+        text += f"  reconstruction {line['reconstruction']:.4f} nats a step  accuracy {line['accuracy']:.4f}"
+        text += f"  KL {line['kl_bits']:6.1f} bits"
+    else:
+        text += f"  {line['bits']:.1f} bits better than without"
+    text += f"  beta {line['beta']:.3f}" if "beta" in line else ""
+    text += f"  {line['examples_per_second']:.0f} examples/s" if line["kind"] == "train" else ""
     print(text, flush=True)
 
 

@@ -22,6 +22,7 @@ from musicvae.composer import Composer, load
 from musicvae.evaluation.command import KINDS, fitting_dataset
 from musicvae.evaluation.reconstruction import draw_windows, evaluate_reconstruction
 from musicvae.files import replacing
+from musicvae.model.checkpoint import RunConfig
 from musicvae.model.training import train
 from musicvae.music.dataset import Dataset
 from musicvae.presets import preset
@@ -74,8 +75,8 @@ def fine_tuning(
     config = replace(settings_of(preset(before.config.preset), before.config), steps=steps)
     with tempfile.TemporaryDirectory() as folder:
         result = train(
-            before.model.config,
-            config,
+            RunConfig(model=before.model.config),
+            replace(config, prior_share=0.0),
             tuned,
             None,
             folder,

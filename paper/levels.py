@@ -26,8 +26,9 @@ from torch.nn import functional as F
 from musicvae.model.checkpoint import load_run
 from musicvae.model.feed import Feed, draw_noise, draw_uniform
 from musicvae.model.objective import TrainingConfig, dropout, kl_from_prior
+from musicvae.model.precision import wants_bf16
 from musicvae.model.recurrence import Recurrent
-from musicvae.model.training import faster, wants_bf16
+from musicvae.model.stages import faster
 from musicvae.model.vae import ModelConfig, MusicVAE
 from musicvae.music.dataset import Dataset
 from musicvae.train import keep_memory

@@ -34,8 +34,8 @@ from musicvae.files import replacing
 from musicvae.model.checkpoint import RunConfig, load_run, save_run
 from musicvae.model.feed import Feed, draw_noise, draw_uniform
 from musicvae.model.objective import TrainingConfig, learning_rate, objective
+from musicvae.model.precision import wants_bf16
 from musicvae.model.sampling import FastDecoder
-from musicvae.model.training import wants_bf16
 from musicvae.model.vae import MusicVAE, Output
 from musicvae.music.dataset import Dataset
 from musicvae.music.representation import representation

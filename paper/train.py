@@ -16,8 +16,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from musicvae.files import replacing
+from musicvae.model.checkpoint import find_device
 from musicvae.model.feed import Feed
-from musicvae.model.training import Trainer, TrainingResult, find_device, new_model
+from musicvae.model.trainer import Trainer, new_model
+from musicvae.model.training import TrainingResult
 from musicvae.presets import SIZES
 from musicvae.train import Prepared, keep_memory, prepare, seconds, train_preset, use_threads
 

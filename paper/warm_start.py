@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from musicvae.composer import load
 from musicvae.evaluation.reconstruction import draw_windows
 from musicvae.model.checkpoint import RunConfig, save_run
-from musicvae.model.training import new_model
+from musicvae.model.trainer import new_model
 from musicvae.model.vae import MusicVAE, StepDecoder
 from musicvae.music.dataset import Dataset
 from musicvae.music.representation import representation

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
+from musicvae.model.checkpoint import RunConfig
 from musicvae.model.objective import TrainingConfig
 from musicvae.model.training import train
 from musicvae.model.vae import ModelConfig
@@ -58,7 +59,7 @@ def learn(kind: str, bars: int, steps: int, rate: float, units: int, out: Path, 
         steps=steps, batch_size=8, learning_rate=rate, beta=1e-3, free_bits=64.0 * bars, checkpoint_every=0,
         validate_every=0, log_every=log_every,
     )  # fmt: skip
-    model = train(model_config, config, data, None, out, on_log=print if log_every else None).model
+    model = train(RunConfig(model=model_config), config, data, None, out, on_log=print if log_every else None).model
     tokens = torch.from_numpy(data)
     with torch.no_grad():
         mu = model.encode(tokens).mean

@@ -131,7 +131,7 @@ def test_a_run_that_is_finished_says_so_and_another_setting_is_refused(musicvae,
     code, out, _ = musicvae(*words)
     assert code == 0 and "finished already" in out
     code, _, err = musicvae(*words, "training.beta=0.5")
-    assert code == 1 and "training.beta was 0.2, is now 0.5" in err and "new --out" in err
+    assert code == 1 and "training.beta was 0.1, is now 0.5" in err and "new --out" in err
     assert (run / "model.safetensors").read_bytes() == before
 
 
@@ -218,7 +218,7 @@ def test_every_mistake_is_one_line_with_a_way_out_and_writes_nothing(musicvae, r
         (["dataset", "build", tmp_path / "beat.mid", "--representation", "melody", "--out", out], "no melody"),
         (["dataset", "build", midi, "--representation", "melody", "--out", dataset], "exists already"),
         (["dataset", "info", tmp_path], "not a data set"),
-        (["train", "melody-3", dataset, "--out", out], "known are melody-2"),
+        (["train", "melody-33", dataset, "--out", out], "known are melody-2"),
         (["train", "drums-2", dataset, "--out", out], "holds melody windows of 2 bars"),
         (["train", "melody-2", dataset, "--out", out, "--set", "training.batch_size=100000"], "fewer than one batch"),
         (["train", "melody-2", dataset, "--out", out, "--set", "training.bach_size=1"], "known are"),

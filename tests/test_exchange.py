@@ -101,7 +101,9 @@ def test_an_imported_run_is_measured_and_trained_on(tmp_path: Path, songs: Path)
     assert report["reconstruction"]["windows"] == 20 and report["reconstruction"]["kl_bits"] > 0
     before, tokens = load_run(tmp_path / "run").model, Dataset(tmp_path / "data").tokens("train")[:64]
     settings = TrainingConfig(steps=2, batch_size=8, learning_rate=1e-9, final_learning_rate=1e-9, validate_every=0)
-    result = train(before.config, settings, tokens, None, tmp_path / "tuned", initial=before, device="cpu")
+    result = train(
+        RunConfig(model=before.config), settings, tokens, None, tmp_path / "tuned", initial=before, device="cpu"
+    )
     old, new = before.state_dict(), result.model.state_dict()
     assert result.finished and all(torch.allclose(new[name], old[name], atol=1e-6) for name in old)
 

@@ -7,8 +7,15 @@ import pytest
 import torch
 from torch.distributions import Normal, kl_divergence
 
-from musicvae.model.objective import TrainingConfig, kl_from_prior, kl_weight, learning_rate, objective
-from musicvae.model.training import figures, sums
+from musicvae.model.objective import (
+    TrainingConfig,
+    figures,
+    kl_from_prior,
+    kl_weight,
+    learning_rate,
+    objective,
+    sums,
+)
 from musicvae.model.vae import ModelConfig, MusicVAE, Output
 
 torch.set_num_threads(1)  # models this small are slower on two

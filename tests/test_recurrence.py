@@ -7,7 +7,7 @@ from torch import Tensor
 
 from musicvae.model.objective import TrainingConfig, objective
 from musicvae.model.recurrence import Recurrence, Recurrent
-from musicvae.model.training import Trainer
+from musicvae.model.trainer import Trainer
 from musicvae.model.vae import MusicVAE, Output
 from musicvae.presets import preset
 
@@ -78,7 +78,7 @@ def test_in_bf16_the_gradients_point_where_those_of_fp32_do() -> None:
 def test_a_step_of_training_is_the_same_either_way(monkeypatch: pytest.MonkeyPatch) -> None:
     weights = []
     for least in (0, 10**9):  # tokens from which on the faster recurrence is taken
-        monkeypatch.setattr("musicvae.model.training.ROWS_PAY", least)
+        monkeypatch.setattr("musicvae.model.stages.ROWS_PAY", least)
         model = build("trio")
         trainer = Trainer(model, TrainingConfig(precision="fp32", learning_rate=0.1, warmup=0), torch.device("cpu"))
         for _ in range(3):

@@ -187,12 +187,12 @@ def test_a_release_of_the_same_weights_measures_their_samples_alone(data: Datase
     figures = json.loads((target / "evaluation.json").read_text())
     figures["reconstruction"]["kl_bits"] = 7.0  # as if it had been measured so
     (target / "evaluation.json").write_text(json.dumps(figures))
-    release.release(run, data.folder, "Terms", target, windows=20, drawn={"rounds": 2, "spread": 0.5})
+    release.release(run, data.folder, "Terms", target, windows=20, drawn={"rounds": 1, "spread": 0.5})
     again = json.loads((target / "evaluation.json").read_text())
     assert again["reconstruction"] == figures["reconstruction"] and again["statistics"] != figures["statistics"]
     card = (target / "README.md").read_text()
-    assert (load(target).config.spread, load(target).config.rounds) == (0.5, 2)
-    assert "noise of deviation 0.5 in place of 1" in card and "encoded again, twice" in card
+    assert (load(target).config.spread, load(target).config.rounds) == (0.5, 1)
+    assert "noise of deviation 0.5 in place of 1" in card and "encoded again, once" in card
     release.release(run, data.folder, "Terms", target, windows=19, drawn={"rounds": 2})
     assert json.loads((target / "evaluation.json").read_text())["reconstruction"]["kl_bits"] != 7.0, "other windows"
 

@@ -15,10 +15,13 @@ import numpy as np
 import pytest
 import torch
 
-from musicvae.model.checkpoint import load_config, load_run
+from musicvae.model.checkpoint import RunConfig, load_config, load_run
 from musicvae.model.feed import Feed
 from musicvae.model.objective import TrainingConfig, kl_weight, objective, own_share
-from musicvae.model.training import Trainer, TrainingResult, train
+from musicvae.model.prior import PRIOR
+from musicvae.model.stages import Windows
+from musicvae.model.trainer import Trainer
+from musicvae.model.training import TrainingResult, train
 from musicvae.model.vae import ModelConfig, MusicVAE, draw
 
 torch.set_num_threads(1)  # models this small are slower on two
@@ -32,8 +35,18 @@ TINY: dict[str, Any] = {
 }
 MODEL = ModelConfig((20,), 16, 4, **TINY)
 CONFIG = TrainingConfig(
-    steps=40, batch_size=16, log_every=5, validate_every=10, listen_every=15, checkpoint_every=7, seed=3
+    steps=40,
+    batch_size=16,
+    precision="fp32",
+    log_every=5,
+    validate_every=10,
+    listen_every=15,
+    checkpoint_every=7,
+    seed=3,
 )
+RUN = RunConfig(model=MODEL, name="tiny")
+STAGED = replace(CONFIG, bars_share=0.4, prior_share=0.3)  # 16 steps of bars, 12 of windows, 12 of the prior
+STAGED_RUN = replace(RUN, model=replace(MODEL, encoder_bars=4, linear=True))
 
 
 def windows(n: int = 50, model: ModelConfig = MODEL, seed: int = 0) -> np.ndarray:
@@ -47,13 +60,22 @@ def transpose(batch: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def go(out: Path, config: TrainingConfig = CONFIG, **more: Any) -> TrainingResult:
-    return train(MODEL, config, windows(), windows(20, seed=1), out, augment=transpose, name="tiny", **more)
+    run = STAGED_RUN if config.bars_share else RUN
+    return train(run, config, windows(), windows(20, seed=1), out, augment=transpose, **more)
 
 
 def lines(folder: Path) -> list[dict[str, Any]]:
     """metrics.jsonl without what differs from one machine to the next."""
     read = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     return [{k: v for k, v in line.items() if k not in ("seconds", "examples_per_second")} for line in read]
+
+
+@pytest.fixture(scope="module")
+def staged(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run through all stages that nothing stopped."""
+    out = tmp_path_factory.mktemp("staged")
+    assert go(out, STAGED).finished
+    return out
 
 
 @pytest.fixture(scope="module")
@@ -102,16 +124,18 @@ def test_scheduled_sampling_hears_in_place_of_some_tokens_what_the_decoder_would
     uniforms, unheard = torch.rand(tokens.shape), torch.rand(tokens.shape[:2]) < 0.3
     chosen = torch.rand(tokens.shape[:2]) < 0.5
     own = torch.where(chosen.unsqueeze(-1), uniforms, -1.0)
-    heard = trainer.half_own(tokens, noise, unheard, own)
+    stage = trainer.stage
+    assert isinstance(stage, Windows)
+    heard = stage.half_own(tokens, noise, unheard, own)
     logits = model(tokens, noise, unheard).logits
     columns = [draw(part.flatten(0, 1), uniforms[..., i].flatten(), 1.0) for i, part in enumerate(logits)]
     written = torch.stack(columns, -1).view_as(tokens)
     assert heard.equal(torch.where(chosen.unsqueeze(-1), written, tokens)) and not heard.equal(tokens)
-    loss = trainer.measure(tokens, noise, unheard, own).loss
+    loss = stage.measure(0, tokens, noise, unheard, own).loss
     taught = objective(model(tokens, noise, unheard, heard), tokens, kl_weight(CONFIG, 0), CONFIG.free_bits).loss
     assert loss.item() == pytest.approx(taught.item()), "the truth is still what is wanted"
-    plain = trainer.measure(tokens, noise, unheard)
-    assert trainer.measure(tokens, noise, unheard, torch.full_like(own, -1)).loss == plain.loss != loss
+    plain = stage.measure(0, tokens, noise, unheard)
+    assert stage.measure(0, tokens, noise, unheard, torch.full_like(own, -1)).loss == plain.loss != loss
 
 
 def test_scheduled_sampling_rises_from_none_and_follows_from_the_step() -> None:
@@ -158,22 +182,56 @@ def test_killed_runs_end_with_the_same_bytes(tmp_path: Path, whole: Path) -> Non
     assert same_weights(tmp_path, whole) and lines(tmp_path) == lines(whole)
 
 
+class Failure(Exception):
+    pass
+
+
+def fail_at(broken: int, out: Path, config: TrainingConfig) -> None:
+    """A training that fails in the update after `broken` updates, whatever its stage."""
+
+    def fail(self: Trainer, batch: Any) -> None:
+        if self.step == broken:
+            raise Failure
+        update(self, batch)
+
+    update = Trainer.update
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(Failure):
+        patch.setattr(Trainer, "update", fail)
+        go(out, config)
+
+
 @pytest.mark.parametrize("broken", [1, 7, 8, 20, 34, 39])
 def test_a_failure_at_any_step_changes_nothing_in_the_end(tmp_path: Path, whole: Path, broken: int) -> None:
-    class Failure(Exception):
-        pass
-
-    def fail(self: Feed, step: int) -> torch.Tensor:
-        if step == broken:
-            raise Failure
-        return batch(self, step)
-
-    batch = Feed.batch
-    with pytest.MonkeyPatch.context() as patch, pytest.raises(Failure):
-        patch.setattr(Feed, "batch", fail)
-        go(tmp_path)
+    fail_at(broken, tmp_path, CONFIG)
     assert go(tmp_path).finished
     assert same_weights(tmp_path, whole) and lines(tmp_path) == lines(whole)
+
+
+def test_a_failure_in_any_stage_changes_nothing_in_the_end(tmp_path: Path, staged: Path) -> None:
+    for broken in (5, 15, 16, 17, 27, 28, 30, 39):  # 16 and 28 are the first steps of a stage
+        fail_at(broken, tmp_path, STAGED)
+    assert go(tmp_path, STAGED).finished
+    assert same_weights(tmp_path, staged) and lines(tmp_path) == lines(staged)
+    assert (tmp_path / PRIOR).exists() == (staged / PRIOR).exists()
+    if (staged / PRIOR).exists():
+        assert (tmp_path / PRIOR).read_bytes() == (staged / PRIOR).read_bytes()
+
+
+def test_a_kill_between_model_and_prior_is_made_good(tmp_path: Path) -> None:
+    def repeated(n: int, seed: int) -> np.ndarray:
+        """Windows of one bar four times: a prior of bars has something to learn."""
+        return np.tile(windows(n, seed=seed)[:, :4], (1, 4, 1))
+
+    def go() -> TrainingResult:
+        config = replace(STAGED, steps=200)
+        return train(STAGED_RUN, config, repeated(400, 0), repeated(100, 1), tmp_path, augment=None)
+
+    go()
+    prior, weights = (tmp_path / PRIOR).read_bytes(), (tmp_path / "model.safetensors").read_bytes()
+    assert load_config(tmp_path).trained["prior"]["bits"] > 0
+    (tmp_path / PRIOR).unlink()
+    assert go().finished and (tmp_path / PRIOR).read_bytes() == prior
+    assert (tmp_path / "model.safetensors").read_bytes() == weights
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -227,16 +285,17 @@ def test_a_kill_between_checkpoint_and_model_is_made_good(tmp_path: Path) -> Non
 def test_other_settings_or_data_are_refused_by_name(tmp_path: Path) -> None:
     short = replace(CONFIG, steps=3)
     go(tmp_path, short)
-    arguments: dict[str, Any] = {"model_config": MODEL, "config": short, "tokens": windows(), "out": tmp_path}
-    arguments |= {"validation_tokens": None, "augment": transpose, "name": "tiny"}
+    arguments: dict[str, Any] = {"run": RUN, "config": short, "tokens": windows(), "out": tmp_path}
+    arguments |= {"validation_tokens": None, "augment": transpose}
+    previous = replace(RUN, model=replace(MODEL, bar_start="previous"))
     for change, says in (
         ({"config": replace(short, steps=4)}, "training.steps was 3, is now 4"),
         ({"config": replace(short, beta=0.5)}, "training.beta was 0.2, is now 0.5"),
-        ({"model_config": replace(MODEL, bar_start="previous")}, "model.bar_start was silent, is now previous"),
+        ({"run": previous}, "model.bar_start was silent, is now previous"),
         ({"tokens": windows(seed=9)}, "data was 50 windows"),
         ({"tokens": windows(51)}, "is now 51 windows"),
         ({"augment": None}, "augmented was True, is now False"),
-        ({"representation": "drums"}, "representation was , is now drums"),
+        ({"run": replace(RUN, representation="drums")}, "representation was , is now drums"),
     ):
         with pytest.raises(ValueError) as error:
             train(**arguments | change)
@@ -318,13 +377,13 @@ def test_data_that_do_not_fit_are_refused_before_anything_is_written(
     tmp_path: Path, tokens: np.ndarray, validation: np.ndarray | None, says: str
 ) -> None:
     with pytest.raises(ValueError) as error:
-        train(MODEL, CONFIG, tokens, validation, tmp_path / "run")
+        train(RUN, CONFIG, tokens, validation, tmp_path / "run")
     assert says in str(error.value) and not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize("validation", [None, windows(0)])
 def test_without_validation_windows_nothing_is_validated(tmp_path: Path, validation: np.ndarray | None) -> None:
-    train(MODEL, replace(CONFIG, steps=10), windows(), validation, tmp_path)
+    train(RUN, replace(CONFIG, steps=10), windows(), validation, tmp_path)
     assert {line["kind"] for line in lines(tmp_path)} == {"train"}
 
 
@@ -396,7 +455,7 @@ def test_a_hierarchical_model_memorises_8_windows(tmp_path: Path, vocab: tuple[i
     model_config = ModelConfig(vocab, 32, 4, bar_start=bar_start, **sizes, **layers)
     config = TrainingConfig(steps=450, batch_size=8, learning_rate=1e-2, beta=1e-3, free_bits=256, checkpoint_every=0)
     data = phrases(model_config)
-    model = train(model_config, config, data, None, tmp_path).model
+    model = train(RunConfig(model=model_config), config, data, None, tmp_path).model
     tokens = torch.from_numpy(data.astype(np.int64))
     with torch.no_grad():
         posterior = model.encode(tokens)

@@ -12,7 +12,7 @@ from musicvae.commands.options import Device, Json, Model, load, print_json
 def train(
     preset: Annotated[
         Positional[str],
-        arg(metavar="PRESET", help="melody-2 melody-90 drums-2 melody-16 drums-16 trio-16, 16 also with -flat."),
+        arg(metavar="PRESET", help="melody-2 drums-2 melody-16 drums-16 trio-16, or 1 to 32 bars; also with -flat."),
     ],
     dataset: Annotated[Positional[Path], arg(metavar="DATASET")],
     /,
@@ -20,11 +20,14 @@ def train(
     start: Annotated[
         str | None, arg(name="from", metavar="MODEL", help="Begin with this model in the box or run (fine-tuning).")
     ] = None,
+    bars_from: Annotated[
+        str | None, arg(metavar="MODEL", help="Begin with the encoder and decoders of bars of this model.")
+    ] = None,
     size: Annotated[
         Literal["small", "medium", "paper"] | None, arg(help="Widths and schedules; small if not given.")
     ] = None,
-    steps: Annotated[int | None, arg(help="Updates in all; the schedules stretch over them.")] = None,
-    max_time: Annotated[str | None, arg(help="Pause after this time: 90s, 10m, 2h.")] = None,
+    steps: Annotated[int | None, arg(help="Updates in all stages; the schedules stretch over them.")] = None,
+    max_time: Annotated[str | None, arg(help="Pause after 90s, 10m, 2h; without --steps as many as fit.")] = None,
     seed: Annotated[int, arg(help="Weights, order of the data, noise.")] = 0,
     device: Device = "auto",
     settings: Annotated[list[str], arg(name="set", metavar="KEY=VALUE", help="Such as training.batch_size=64.")] = [],  # noqa: B006
@@ -33,13 +36,17 @@ def train(
     """Train a model on a data set. Ctrl-C saves; the same command again resumes exactly."""
     if start and size:
         raise ValueError(f"--size {size} is for a new model; {start} brings its own widths. Leave one of the two out")
+    if start and bars_from:
+        raise ValueError("--from begins with a whole model, --bars-from with its bars alone. Leave one of the two out")
     check(start, device, seed=seed, steps=steps, threads=threads, max_time=max_time, preset=preset)
     check_dataset(dataset)
     if out.exists() and not out.is_dir():
         raise ValueError(f"{out} is a file; --out must be a folder")
     from musicvae.train import train_preset
 
-    train_preset(preset, dataset, out, size or "small", steps, max_time, seed, device, settings, threads, start)
+    train_preset(
+        preset, dataset, out, size or "small", steps, max_time, seed, device, settings, threads, start, bars_from
+    )
 
 
 def evaluate(

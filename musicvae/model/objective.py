@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -31,6 +31,10 @@ class TrainingConfig:
     free_bits: float = 48.0  # a window may carry so many bits in z free of charge
     token_dropout: float = 0.0  # share of the steps that the decoder does not hear, at first; falls to 0 in the end
     scheduled_sampling: float = 0.0  # share of the steps that the decoder hears as it would write them, in the end
+    bars_share: float = 0.0  # share of the steps in which bars are learnt by themselves, before whole windows
+    prior_share: float = 0.0  # share of the steps in which a prior of samples is learnt, after whole windows
+    forms: float = 0.0  # share of whole windows in training whose bars are rearranged so that they return
+    distortion: float = 0.06  # mean squared error of each number of a code at which whole windows begin
     clip_norm: float = 1.0  # longest gradient, over all weights together
     seed: int = 0
     precision: str = "auto"  # fp32; bf16; auto: bf16 where the machine is fast at it
@@ -44,14 +48,18 @@ class TrainingConfig:
         for name, least in (("steps", 1), ("batch_size", 1), ("seed", 0), *((name, 0) for name in REPORTING)):
             if not isinstance(getattr(self, name), int) or getattr(self, name) < least:
                 raise ValueError(f"{name} is {getattr(self, name)!r}; must be an integer of at least {least}")
-        for name in ("learning_rate", "final_learning_rate", "beta", "free_bits", "clip_norm"):
+        for name in ("learning_rate", "final_learning_rate", "beta", "free_bits", "distortion", "clip_norm"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise ValueError(f"{name} is {getattr(self, name)!r}; must not be negative")
         if self.seed >= 2**63:
             raise ValueError(f"seed is {self.seed}; must be below 2^63")
-        for name in ("token_dropout", "scheduled_sampling"):
+        for name in ("token_dropout", "scheduled_sampling", "bars_share", "prior_share", "forms"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} is {getattr(self, name)!r}; must be a share from 0 to 1")
+        if self.bars_share and not self.distortion:
+            raise ValueError("distortion is 0, which takes bits without end; must be more")
+        if self.bars_share + self.prior_share >= 1:
+            raise ValueError("bars_share and prior_share leave no steps for whole windows; their sum must be below 1")
         if not 0 <= self.beta_from <= self.beta_until <= 1 or not 0 <= self.warmup <= 1:
             raise ValueError("warmup, beta_from and beta_until are shares of the steps, from 0 to 1, in this order")
         choices = {
@@ -121,3 +129,24 @@ def dropout(config: TrainingConfig, step: int) -> float:
 def own_share(config: TrainingConfig, step: int) -> float:
     """Share of the steps that the decoder hears as it would write them after `step` updates (Bengio et al. 2015)."""
     return config.scheduled_sampling * step / config.steps
+
+
+def sums(result: Objective) -> Tensor:
+    """Examples, then sums over them: loss, reconstruction, KL, steps all right, steps right in each stream."""
+    right = result.right.float().mean(1)  # (B, streams)
+    whole = result.right.all(-1).float().mean(1)
+    size = len(right)
+    rows = [result.loss.new_tensor(float(size)), result.loss * size, result.reconstruction.sum(), result.kl.sum()]
+    return torch.cat([torch.stack([*rows, whole.sum()]), right.sum(0)]).detach()
+
+
+def figures(tally: Tensor, steps: int) -> dict[str, Any]:
+    """Means by name from the `sums` of some batches; reconstruction in nats a step, KL in bits a window."""
+    count, loss, reconstruction, kl, whole, *streams = tally.tolist()
+    return {
+        "loss": loss / count,
+        "reconstruction": reconstruction / count / steps,
+        "accuracy": whole / count,
+        "accuracy_streams": [stream / count for stream in streams],
+        "kl_bits": kl / count / math.log(2),
+    }

@@ -140,7 +140,11 @@ def conduct(graph: Graph, model: MusicVAE, z: str) -> str:
         states = [graph("Unsqueeze", state, first) for state in (h, c)]
         heard = graph("Squeeze", graph("LSTM", heard, *names, "", *states, hidden_size=hidden), second)  # (U, B, H)
     rows = graph("Reshape", graph("Transpose", heard, perm=[1, 0, 2]), graph.constant([-1, hidden], "rows"))
-    return graph.dense(rows, model.to_condition.weight.t(), model.to_condition.bias, "condition")
+    told = graph.dense(rows, model.to_condition.weight.t(), model.to_condition.bias, "condition")
+    if not config.linear:
+        return told
+    beside = graph.dense(z, model.linear_condition.weight.t(), model.linear_condition.bias, "linear")  # (B, U*C)
+    return graph("Add", told, graph("Reshape", beside, graph.constant([-1, config.condition_size], "bars.rows")))
 
 
 def iofg(weight: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ import math
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -17,7 +17,11 @@ from musicvae.model.checkpoint import CONFIG, WEIGHTS, load_config
 from musicvae.model.objective import REPORTING
 
 STATE, METRICS, LOCK = "training.pt", "metrics.jsonl", ".lock"
-STATE_FORMAT = 1
+STATE_FORMAT = 2
+KEYS = {"format", "model", "optimizer", "step", "stage", "kept", "bf16", "seconds", "tally", "validation"}
+
+
+KEPT = {"format", "model", "optimizer", "step", "stage", "kept", "bf16", "seconds", "tally", "validation"}
 
 
 def load_state(folder: Path, settings: dict[str, Any]) -> dict[str, Any] | None:
@@ -32,7 +36,7 @@ def load_state(folder: Path, settings: dict[str, Any]) -> dict[str, Any] | None:
     except Exception as error:  # torch raises many kinds
         why = next(iter(str(error).splitlines()), type(error).__name__)
         raise ValueError(f"{folder / STATE} cannot be read ({why}): give a new --out") from None
-    missing = {"format", "model", "optimizer", "step", "seconds", "tally", "validation"} - state.keys()
+    missing = KEPT - state.keys()
     if missing:
         raise ValueError(f"{folder / STATE} lacks {', '.join(sorted(missing))}: give a new --out")
     if repr(state["format"]) != repr(STATE_FORMAT):  # it may be a tensor
@@ -56,25 +60,38 @@ def save_state(path: Path, state: dict[str, Any]) -> None:
 
 
 def check_state(path: Path, state: dict[str, Any], fresh: dict[str, Any], steps: int) -> None:
-    """ValueError unless the checkpoint can take the place of `fresh`, the state of the same training at step 0.
-
-    The optimizer trusts what it is given: tensors of another shape end the process without an error.
-    """
-    moments = [{"step": torch.tensor(0.0), "exp_avg": x, "exp_avg_sq": x} for x in fresh["model"].values()]
-    wanted = {name: fresh[name] for name in ("step", "seconds", "model", "tally")}
-    wanted["optimizer"] = dict(enumerate(moments if type(state["step"]) is int and state["step"] else []))
-    held = {name: state[name] for name in wanted}
-    held["optimizer"] = held["optimizer"].get("state") if isinstance(held["optimizer"], dict) else None
-    why, step = mismatch(held, wanted), state["step"]
-    if not why and not 0 <= step <= steps:
-        why = f"step is {step}, of {steps}"
+    """ValueError unless the checkpoint can take the place of `fresh`, the state of the same training at step 0, whose
+    `stage` is the last one that there is."""
+    wanted = {name: fresh[name] for name in ("step", "stage", "seconds", "model", "bf16")}
+    why, step = mismatch({name: state[name] for name in wanted}, wanted), state["step"]
+    if not why and not (0 <= step <= steps and 0 <= state["stage"] <= fresh["stage"]):
+        why = f"step is {step}, of {steps}, in stage {state['stage']} of {fresh['stage']}"
     if not why and state["seconds"] < 0:
         why = f"seconds is {state['seconds']:g}"
+    if not why and not (isinstance(state["kept"], dict) and set(state["kept"]) == set(range(state["stage"] + 1))):
+        why = "what its stages keep is not there"
+    tally = state["tally"]
+    if not why and tally is not None and not (isinstance(tally, torch.Tensor) and tally.isfinite().all()):
+        why = "tally is no tensor of finite numbers"
     try:
         json.dumps(state["validation"])
     except (TypeError, ValueError, RecursionError):
         why = why or "validation is no line of metrics"
     if why:
+        raise ValueError(f"{path} is damaged ({why}): give a new --out")
+
+
+def check_moments(path: Path, optimizer: Any, parameters: Sequence[torch.Tensor]) -> None:
+    """ValueError unless the optimizer's state in a checkpoint is of these parameters.
+
+    The optimizer trusts what it is given: tensors of another shape end the process without an error.
+    """
+    state = optimizer.get("state") if isinstance(optimizer, dict) else None
+    moments = [{"step": torch.tensor(0.0), "exp_avg": x.detach(), "exp_avg_sq": x.detach()} for x in parameters]
+    known = dict(enumerate(moments))
+    if isinstance(state, dict) and state.keys() <= known.keys():  # parameters without a gradient have none
+        known = {key: known[key] for key in state}
+    if why := mismatch(state, known, "optimizer"):
         raise ValueError(f"{path} is damaged ({why}): give a new --out")
 
 
@@ -111,6 +128,15 @@ def saved_steps(folder: Path) -> int | None:
     try:
         return load_config(folder).trained.get("steps") if (folder / WEIGHTS).exists() else None
     except ValueError:
+        return None
+
+
+def begun_steps(folder: Path) -> int | None:
+    """The steps that a training in this folder was begun for; None if there is none that can be read."""
+    try:
+        state = torch.load(folder / STATE, map_location="cpu", weights_only=True)
+        return int(state["settings"]["training"]["steps"])
+    except Exception:  # torch raises many kinds; `load_state` says what is wrong
         return None
 
 

@@ -35,16 +35,19 @@ class ModelConfig:
     decoder_units: int = 1024
     decoder_layers: int = 2
     bar_start: str = "silent"  # what the first step of a bar hears: nothing, or the previous bar's last token
+    linear: bool = False  # a linear path from all summaries to mu, and from z to all conditions, beside the LSTMs'
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "vocab_sizes", tuple(self.vocab_sizes))
         if not self.vocab_sizes or not all(isinstance(v, int) and 1 < v <= LARGEST for v in self.vocab_sizes):
             raise ValueError(f"vocab_sizes is {self.vocab_sizes}; needs one integer from 2 to {LARGEST} a stream")
         for name, value in vars(self).items():
-            if name not in ("vocab_sizes", "bar_start") and (not isinstance(value, int) or value < 1):
+            if name in ("vocab_sizes", "bar_start", "linear"):
+                continue
+            if not isinstance(value, int) or value < 1:
                 raise ValueError(f"{name} is {value!r}; must be an integer of at least 1")
             most = MOST_LAYERS if name.endswith("_layers") else LARGEST
-            if name not in ("vocab_sizes", "bar_start") and value > most:
+            if value > most:
                 raise ValueError(f"{name} is {value}; must be at most {most}")
         if self.steps % self.bars:
             raise ValueError(f"{self.steps} steps cannot be cut into {self.bars} bars of one length")
@@ -52,6 +55,10 @@ class ModelConfig:
             raise ValueError(f"{self.steps} steps cannot be cut into {self.encoder_bars} encoder_bars of one length")
         if self.bar_start not in BAR_STARTS:
             raise ValueError(f"bar_start is {self.bar_start!r}; must be one of {', '.join(BAR_STARTS)}")
+        if self.linear and not self.bars == self.encoder_bars > 1:
+            raise ValueError(
+                f"linear needs as many encoder_bars as bars, at least 2; found {self.encoder_bars} and {self.bars}"
+            )
 
 
 class Output(NamedTuple):
@@ -114,6 +121,10 @@ class MusicVAE(nn.Module):
             self.conductor_start = Start(config.latent_size, self.conductor)
             self.to_condition = nn.Linear(config.conductor_units, config.condition_size)
             groups, condition_size = [(v,) for v in vocab], config.condition_size  # a decoder a stream
+            if config.linear:
+                summaries = config.bars * config.condition_size
+                self.linear_mu = nn.Linear(summaries, config.latent_size, bias=False)
+                self.linear_condition = nn.Linear(config.latent_size, summaries)
         else:
             groups, condition_size = [vocab], config.latent_size  # one decoder, a softmax a stream
         self.decoders = nn.ModuleList(
@@ -157,13 +168,18 @@ class MusicVAE(nn.Module):
 
     def posterior_of_bars(self, summaries: Tensor) -> Normal:
         """Summaries of the bars of each window (B, encoder_bars, C) -> q(z|x)."""
-        return self.normal(last_states(self.reader, summaries))
+        return self.normal(last_states(self.reader, summaries), summaries.flatten(1) if self.config.linear else None)
 
-    def normal(self, summary: Tensor) -> Normal:
-        """summary of the window (B, 2H) -> q(z|x), in the precision of the weights."""
-        summary = summary.to(self.to_mu.weight.dtype)
+    def normal(self, summary: Tensor, summaries: Tensor | None = None) -> Normal:
+        """summary of the window (B, 2H), and for a linear path those of its bars (B, U*C) -> q(z|x).
+
+        In the precision of the weights.
+        """
+        dtype = self.to_mu.weight.dtype
         with torch.autocast(summary.device.type, enabled=False):  # bf16 would round mu by more than a small sigma
-            return Normal(self.to_mu(summary), F.softplus(self.to_sigma(summary)), validate_args=False)
+            mu, sigma = self.to_mu(summary.to(dtype)), F.softplus(self.to_sigma(summary.to(dtype)))
+            mu = mu if summaries is None else mu + self.linear_mu(summaries.to(dtype))
+            return Normal(mu, sigma, validate_args=False)
 
     def conduct(self, z: Tensor) -> Tensor:
         """z (B, Z) -> what each bar is told (B, U, C); the bars hear of one another only through this."""
@@ -171,7 +187,8 @@ class MusicVAE(nn.Module):
             return z.unsqueeze(1)  # flat: the only "bar" is told z itself
         silence = z.new_zeros(len(z), self.config.bars, 1)  # the conductor has no input but its state
         hidden, _ = self.conductor(silence, self.conductor_start(z))
-        return self.to_condition(hidden)
+        conditions = self.to_condition(hidden)
+        return conditions + self.linear_condition(z).view_as(conditions) if self.config.linear else conditions
 
     def predict_steps(self, tokens: Tensor, z: Tensor, unheard: Tensor | None = None) -> list[Tensor]:
         """Teacher forcing: logits of each stream (B, T, V), all bars in one batch."""
