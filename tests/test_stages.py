@@ -10,7 +10,7 @@ import torch
 
 from musicvae.model.checkpoint import RunConfig, load_config, load_run
 from musicvae.model.feed import Feed
-from musicvae.model.objective import TrainingConfig
+from musicvae.model.objective import TrainingConfig, kl_from_prior
 from musicvae.model.prior import PRIOR
 from musicvae.model.prior_stage import OfPrior
 from musicvae.model.stages import Bars, Windows
@@ -102,6 +102,25 @@ def test_whole_windows_begin_with_the_bars_as_they_are_and_z_that_carries_them()
     assert isinstance(one.stage, Windows) and one.stage.solved["explained"] > 0.9
     aggregate = posterior.mean.var(0) + posterior.stddev.square().mean(0)
     assert (aggregate - 1).abs().mean() < 0.3, "80 windows say what z of 200 fills"
+
+
+def test_of_some_windows_the_encoder_sees_some_streams_and_the_decoder_learns_all() -> None:
+    model = replace(MODEL, vocab_sizes=(20, 5, 7))
+    config = replace(CONFIG, bars_share=0.0, hidden_streams=0.5, batch_size=400)
+    stage = Trainer(MusicVAE(model), config, CPU, False).stage
+    assert isinstance(stage, Windows)
+    tokens = torch.stack([torch.randint(1, v, (400, 64)) for v in (20, 5, 7)], -1)
+    seen = stage.seen(0, tokens)
+    assert seen is not None
+    there = (seen == tokens).all(1)  # (B, streams)
+    assert (there | (seen == 0).all(1)).all() and there.any(1).all()
+    assert 0.3 < 1 - there.all(1).float().mean() < 0.45, "half of the windows, of which a fourth hides nothing"
+    noise = torch.zeros(400, 8)
+    posterior, whole = stage.course.model.encode(seen), stage.measure(0, tokens, noise)
+    partly = stage.measure(0, tokens, noise, seen=seen)
+    assert torch.allclose(partly.kl, kl_from_prior(posterior), atol=1e-4) and not torch.equal(partly.kl, whole.kl)
+    logits = stage.course.model.predict_steps(tokens, posterior.mean)
+    assert torch.equal(partly.right[..., 1], logits[1].argmax(-1) == tokens[..., 1])
 
 
 def test_the_prior_is_learnt_last_and_leaves_the_model_as_it_is() -> None:

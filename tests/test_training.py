@@ -126,7 +126,7 @@ def test_scheduled_sampling_hears_in_place_of_some_tokens_what_the_decoder_would
     own = torch.where(chosen.unsqueeze(-1), uniforms, -1.0)
     stage = trainer.stage
     assert isinstance(stage, Windows)
-    heard = stage.half_own(tokens, noise, unheard, own)
+    heard = stage.half_own(tokens, noise, unheard, own, tokens)
     logits = model(tokens, noise, unheard).logits
     columns = [draw(part.flatten(0, 1), uniforms[..., i].flatten(), 1.0) for i, part in enumerate(logits)]
     written = torch.stack(columns, -1).view_as(tokens)

@@ -27,6 +27,7 @@ class Stream(IntEnum):
     PRIOR_VALIDATION = 7
     BARS = 8
     FORMS = 9
+    HIDDEN_STREAMS = 10
 
 
 class Feed:

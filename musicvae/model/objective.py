@@ -35,6 +35,7 @@ class TrainingConfig:
     prior_share: float = 0.0  # share of the steps in which a prior of samples is learnt, after whole windows
     forms: float = 0.0  # share of whole windows in training whose bars are rearranged so that they return
     distortion: float = 0.06  # mean squared error of each number of a code at which whole windows begin
+    hidden_streams: float = 0.0  # share of whole windows of which the encoder sees only some of the streams
     clip_norm: float = 1.0  # longest gradient, over all weights together
     seed: int = 0
     precision: str = "auto"  # fp32; bf16; auto: bf16 where the machine is fast at it
@@ -53,7 +54,7 @@ class TrainingConfig:
                 raise ValueError(f"{name} is {getattr(self, name)!r}; must not be negative")
         if self.seed >= 2**63:
             raise ValueError(f"seed is {self.seed}; must be below 2^63")
-        for name in ("token_dropout", "scheduled_sampling", "bars_share", "prior_share", "forms"):
+        for name in ("token_dropout", "scheduled_sampling", "bars_share", "prior_share", "forms", "hidden_streams"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} is {getattr(self, name)!r}; must be a share from 0 to 1")
         if self.bars_share and not self.distortion:

@@ -245,32 +245,51 @@ class Windows(OfWindows):
         if share:
             uniforms = draw_uniform((2, *batch.shape), self.config.seed, Stream.OWN_TOKENS, step)
             own = self.course.moved(torch.where(uniforms[0, ..., :1] < share, uniforms[1], -1.0))
-        result = self.measure(step, batch, noise, self.unheard(step, batch), own)
+        result = self.measure(step, batch, noise, self.unheard(step, batch), own, self.seen(step, batch))
         return result.loss, sums(result)
+
+    def seen(self, step: int, tokens: Tensor) -> Tensor | None:
+        """tokens (B, T, streams) as the encoder sees them: in some windows a part of the streams is all 0."""
+        share, streams = self.config.hidden_streams, tokens.shape[2]
+        if not share or streams == 1:
+            return None
+        uniforms = draw_uniform((len(tokens), 2 + streams), self.config.seed, Stream.HIDDEN_STREAMS, step)
+        hidden = uniforms[:, 2:] < 0.5
+        kept = (uniforms[:, 1] * streams).long()  # one stream is always there
+        hidden = hidden.scatter(1, kept.unsqueeze(1), False) & (uniforms[:, :1] < share)
+        return tokens.masked_fill(hidden.unsqueeze(1), 0)
 
     def validation(self, step: int, tokens: Tensor, first: int) -> Objective:
         noise = draw_noise(self.noise(len(tokens)), self.config.seed, Stream.VALIDATION_NOISE, first)
         return self.measure(step, tokens, noise)
 
     def measure(
-        self, step: int, tokens: Tensor, noise: Tensor, unheard: Tensor | None = None, own: Tensor | None = None
+        self,
+        step: int,
+        tokens: Tensor,
+        noise: Tensor,
+        unheard: Tensor | None = None,
+        own: Tensor | None = None,
+        seen: Tensor | None = None,
     ) -> Objective:
         """The objective of tokens (B, T, streams) with noise (B, Z) and unheard (B, T), at the beta of this step.
 
         Where `own` (B, T, streams) is not negative, the decoder hears in place of the true token the one that this
         uniform number draws from what it predicts there: scheduled sampling in two passes, the first without gradient.
+        The encoder sees `seen`, by default the tokens themselves.
         """
         moved = self.course.moved
         tokens, noise, unheard = moved(tokens), moved(noise), None if unheard is None else moved(unheard)
+        seen = tokens if seen is None else moved(seen)
         with self.course.autocast():
-            heard = None if own is None else self.half_own(tokens, noise, unheard, own)
-            output = self.forward(tokens, noise, unheard, heard)
+            heard = tokens if own is None else self.half_own(tokens, noise, unheard, own, seen)
+            output = self.forward(seen, noise, unheard, heard)
         return objective(output, tokens, kl_weight(self.config, step - self.start), self.config.free_bits)
 
     @torch.no_grad()
-    def half_own(self, tokens: Tensor, noise: Tensor, unheard: Tensor | None, own: Tensor) -> Tensor:
+    def half_own(self, tokens: Tensor, noise: Tensor, unheard: Tensor | None, own: Tensor, seen: Tensor) -> Tensor:
         """tokens (B, T, streams), those where `own` is not negative replaced by what the decoder would write there."""
-        logits, numbers = self.forward(tokens, noise, unheard).logits, own.clamp(min=0).flatten(0, 1)
+        logits, numbers = self.forward(seen, noise, unheard, tokens).logits, own.clamp(min=0).flatten(0, 1)
         written = [draw(part.flatten(0, 1), u, 1.0) for part, u in zip(logits, numbers.unbind(-1))]
         return torch.where(own < 0, tokens, torch.stack(written, -1).view_as(tokens))
 
