@@ -132,9 +132,9 @@ VECTORS = [  # the arrays in a file, options, and the line that decode ends with
     ({"z": Z + 1j}, [], f"FILE: holds z of shape (2, 8) and type complex64{NEEDED}"),
     ({"mu": np.array([["a"] * 8])}, [], f"FILE: holds mu of shape (1, 8) and type <U1{NEEDED}"),
     ({"y": Z}, [], f"FILE: holds y{NEEDED}"),
-    ({"z": Z}, ["-n", 10**9], "-n 1000000000 of 2 vectors; at most 10,000 files are written at once"),
-    ({"z": Z}, ["-n", 10**30], f"-n {10**30} of 2 vectors; at most 10,000 files are written at once"),
-    ({"z": Z[:1]}, ["-n", 10_001], "-n 10001 of 1 vectors; at most 10,000 files are written at once"),
+    ({"z": Z}, ["-n", 10**9], "1000000000 pieces of music; it must be from 1 to 10,000"),
+    ({"z": Z}, ["-n", 10**30], f"{10**30} pieces of music; it must be from 1 to 10,000"),
+    ({"z": Z}, ["-n", 5001], "-n 5001 of 2 vectors; at most 10,000 files are written at once"),
 ]
 
 
@@ -357,5 +357,5 @@ def test_a_damaged_cache_is_written_again_and_tokens_that_are_text_are_refused(t
         assert np.array_equal(Dataset(out).tokens("train"), tokens) and cache.read_bytes() == whole
     table = pq.read_table(out / "train.parquet")
     pq.write_table(table.set_column(0, "tokens", pa.array([["a"] * 32] * len(table))), out / "train.parquet")
-    with pytest.raises(ValueError, match=r"train.parquet: its tokens cannot be read \(.*\). Build the data set again"):
+    with pytest.raises(ValueError, match=r"train.parquet: cannot be read \(its columns .*\). Build the data set again"):
         Dataset(out).tokens("train")
