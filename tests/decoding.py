@@ -12,6 +12,7 @@ KINDS: dict[str, dict[str, Any]] = {
     "flat": {"vocab_sizes": (9,)},
     "flat trio": {"vocab_sizes": (9, 7, 8)},
     "hierarchical": {"vocab_sizes": (9,), "bars": 3},
+    "linear": {"vocab_sizes": (9,), "bars": 3, "encoder_bars": 3, "linear": True},
     "previous": {"vocab_sizes": (9,), "bars": 3, "bar_start": "previous"},
     "duo": {"vocab_sizes": (9, 7), "bars": 3},
     "trio": {"vocab_sizes": (9, 7, 8), "bars": 3},

@@ -22,6 +22,7 @@ CONFIGS = {
     "flat": ModelConfig((9,), 12, **TINY),
     "flat trio": ModelConfig((9, 7, 8), 12, **TINY),
     "hierarchical": ModelConfig((9,), 12, 3, **TINY),
+    "linear": ModelConfig((9,), 12, 3, encoder_bars=3, linear=True, **TINY),
     "hierarchical previous": ModelConfig((9,), 12, 3, bar_start="previous", **TINY),
     "trio": ModelConfig((9, 7, 8), 12, 3, **TINY),
     "trio read by bars": ModelConfig((9, 7, 8), 12, 3, encoder_bars=3, **TINY),
@@ -203,10 +204,12 @@ def test_the_summary_is_both_directions_after_the_whole_window(config: ModelConf
     steps, _ = model.encoder(parts)  # (B * encoder_bars, steps of a bar, 2H)
     summary = torch.cat([steps[:, -1, :hidden], steps[:, 0, hidden:]], dim=-1)
     if config.encoder_bars > 1:
-        bars, _ = model.reader(model.to_summary(summary).view(4, config.encoder_bars, -1))
+        summaries = model.to_summary(summary).view(4, config.encoder_bars, -1)
+        bars, _ = model.reader(summaries)
         summary = torch.cat([bars[:, -1, : config.conductor_units], bars[:, 0, config.conductor_units :]], dim=-1)
     posterior = model.encode(tokens)
-    assert torch.allclose(posterior.mean, model.to_mu(summary), atol=1e-5)
+    beside = model.linear_mu(summaries.flatten(1)) if config.linear else 0
+    assert torch.allclose(posterior.mean, model.to_mu(summary) + beside, atol=1e-5)
     assert torch.allclose(posterior.stddev, torch.log1p(model.to_sigma(summary).exp()), atol=1e-5)
 
 
