@@ -6,6 +6,7 @@ Nine in ten windows of trio-16 were assembled or written by a program, and none 
 """
 
 import argparse
+import json
 import shutil
 import sys
 from pathlib import Path
@@ -35,8 +36,11 @@ def repeat(data: Path, out: Path, corpora: list[str], times: int) -> tuple[int, 
 def copy_with(training: pa.Table, data: Path, out: Path) -> None:
     """The data set in a new folder, with other training windows."""
     out.mkdir(parents=True)
-    for name in ("report.json", "validation.parquet", "test.parquet"):
+    for name in ("validation.parquet", "test.parquet"):
         shutil.copyfile(data / name, out / name)
+    report = json.loads((data / "report.json").read_text())
+    report["splits"]["train"]["windows"] = len(training)
+    (out / "report.json").write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n")
     with replacing(out / "train.parquet") as temporary:
         pq.write_table(training, temporary, compression="zstd")
 

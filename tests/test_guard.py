@@ -73,7 +73,8 @@ def test_every_reason_has_a_malady(tmp_path):
         with pytest.raises(MidiError) as error:
             Song.read(path)
         assert error.value.reason == "unreadable"
-    assert {reason for _, reason in UNUSABLE.values()} | {"unreadable"} == REASONS.keys()
+    in_archives = {"nested", "link", "same-name"}  # see test_dataset.py
+    assert {reason for _, reason in UNUSABLE.values()} | {"unreadable"} | in_archives == REASONS.keys()
 
 
 HARMLESS = {

@@ -173,11 +173,12 @@ def test_a_model_saved_over_another_leaves_nothing_of_it(tmp_path: Path):
     save_vectors(tmp_path / "a" / ATTRIBUTES, {"loud": np.ones(4)})
     (tmp_path / "a" / "README.md").write_text("a")
     load(tmp_path / "b").save_pretrained(tmp_path / "a")
-    assert sorted(p.name for p in (tmp_path / "a").iterdir()) == ["config.json", "model.safetensors"]
+    assert sorted(p.name for p in (tmp_path / "a").iterdir()) == ["README.md", "config.json", "model.safetensors"]
     (tmp_path / "project").mkdir()
     (tmp_path / "project" / "README.md").write_text("mine")
     load(tmp_path / "b").save_pretrained(tmp_path / "project")
-    assert (tmp_path / "project" / "README.md").read_text() == "mine", "no model was there, so it is nobody's card"
+    for folder, card in (("project", "mine"), ("a", "a")):
+        assert (tmp_path / folder / "README.md").read_text() == card, "what a person wrote stays"
 
 
 def test_a_round_is_what_a_vector_says_encoded_again(tmp_path: Path):

@@ -260,12 +260,12 @@ def parse_amounts(settings: list[str]) -> dict[str, float]:
 
 def learn_target(model: str, out: Path | None) -> Path:
     """Where learnt vectors go. ValueError for a model in the box, which is not the user's to change."""
-    from musicvae.model.vectors import ATTRIBUTES
-
     if out is not None:
         return out if out.suffix == ".safetensors" else out.with_name(out.name + ".safetensors")
     if not Path(model).is_dir():
         raise ValueError(f"{model} is no run folder; say where to write the vectors with --out FILE.safetensors")
+    from musicvae.model.vectors import ATTRIBUTES
+
     return Path(model) / ATTRIBUTES
 
 
