@@ -5,7 +5,6 @@ from pathlib import Path
 
 import numpy as np
 import safetensors.numpy
-import safetensors.torch
 from safetensors import SafetensorError
 
 from musicvae.files import replacing
@@ -24,11 +23,13 @@ def save_vectors(path: str | Path, vectors: Mapping[str, np.ndarray]) -> None:
 
 def load_vectors(path: str | Path, latent_size: int | None = None) -> dict[str, np.ndarray]:
     """The vectors (Z,) in a file, by name. Raises ValueError for what is no such file, or of another latent size."""
+    import safetensors.torch  # slow to import, and knows bf16, unlike NumPy
+
     path = Path(path)
     if not path.is_file():
         raise ValueError(f"{path}: no such file. Write one with: musicvae attribute learn")
     try:
-        tensors = safetensors.torch.load_file(path)  # which knows bf16, unlike NumPy
+        tensors = safetensors.torch.load_file(path)
     except (SafetensorError, OSError, KeyError) as error:
         raise ValueError(f"{path}: cannot be read ({error}). Write it again with: musicvae attribute learn") from None
     vectors = {name: tensor.float().numpy() for name, tensor in tensors.items() if not tensor.is_complex()}
@@ -39,5 +40,5 @@ def load_vectors(path: str | Path, latent_size: int | None = None) -> dict[str, 
         if not fits or not np.isfinite(vector).all():
             found = "numbers that are not finite" if fits else f"shape {vector.shape}"
             wanted = f"this model needs {latent_size} numbers" if latent_size else "a vector is a row of numbers"
-            raise ValueError(f"{path}: {name!r} has {found}; {wanted}, so learn it anew")
+            raise ValueError(f"{path}: {name!r} has {found}; {wanted}, so learn it again")
     return dict(sorted(vectors.items()))
