@@ -67,9 +67,7 @@ class Preset:
             batch_size=(32 if self.bars <= 2 else 16) if size == "small" else 128,
             beta=0.1,
             beta_schedule="constant",
-            free_bits=64.0 * self.bars
-            if self.bars <= 2
-            else 48.0 * self.bars,  # the paper's 24 and 16 a bar are a wall (LOG.md)
+            free_bits=_FREE_BITS[self.representation.removesuffix("-90")][self.bars > 2] * self.bars,
             token_dropout=0.3,
             bars_share=0.5,
             prior_share=0.2,
@@ -121,7 +119,11 @@ _ORIGINAL: dict[str, dict[str, dict[str, int]]] = {  # of the 2-bar melodies tha
         "flat": {"decoder_units": 2048, "decoder_layers": 3},
     },
 }
-_FREE_BITS = {"short": 64.0, "long": 48.0}  # a bar; the paper's 24 and 16 are a wall for short trainings (LOG.md)
+_FREE_BITS = {  # a bar, of up to two bars and of more; the paper's 24 and 16 are a wall for short trainings (LOG.md)
+    "melody": (80.0, 48.0),
+    "drums": (64.0, 64.0),
+    "trio": (144.0, 112.0),
+}
 _STEPS = {"small": 12_000, "medium": 30_000}
 
 PRESETS = ("melody-2", "melody-90", "drums-2", "melody-16", "drums-16", "trio-16") + (

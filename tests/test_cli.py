@@ -82,7 +82,8 @@ def test_the_whole_path_from_midi_to_music(musicvae, midi, dataset, run, tmp_pat
 
     metrics = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert metrics[-1]["step"] == 6
-    heard = sorted(p.name for p in (run / "listen" / "step-000003").iterdir())
+    assert list(dict.fromkeys(line["stage"] for line in metrics)) == ["bars", "windows", "prior"]
+    heard = sorted(p.name for p in (run / "listen" / "step-000005").iterdir())  # the end of whole windows
     assert heard[0] == "original-1.mid" and {n.split("-")[0] for n in heard} == {"original", "reconstructed", "sample"}
 
     code, out, _ = musicvae("sample", run, "-n", 3, "--seed", 4, "--tempo", 77, "--out", tmp_path / "a")

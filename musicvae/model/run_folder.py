@@ -15,6 +15,7 @@ import torch
 from musicvae.files import naming, replacing
 from musicvae.model.checkpoint import CONFIG, WEIGHTS, load_config
 from musicvae.model.objective import REPORTING
+from musicvae.model.prior import PRIOR
 
 STATE, METRICS, LOCK = "training.pt", "metrics.jsonl", ".lock"
 STATE_FORMAT = 2
@@ -123,12 +124,13 @@ def differences(before: dict[str, Any], now: dict[str, Any], prefix: str = "") -
     return found
 
 
-def saved_steps(folder: Path) -> int | None:
-    """How far the model beside the checkpoint was trained; None if it cannot be read."""
+def is_whole(folder: Path, step: int) -> bool:
+    """Whether the model beside the checkpoint is of this step, with the prior that its config speaks of."""
     try:
-        return load_config(folder).trained.get("steps") if (folder / WEIGHTS).exists() else None
+        trained = load_config(folder).trained if (folder / WEIGHTS).exists() else {}
     except ValueError:
-        return None
+        return False
+    return trained.get("steps") == step and ("prior" not in trained or (folder / PRIOR).exists())
 
 
 def begun_steps(folder: Path) -> int | None:

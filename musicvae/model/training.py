@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from musicvae.files import locked, replacing
-from musicvae.model.checkpoint import RunConfig, find_device, save_run
+from musicvae.model.checkpoint import RunConfig, find_device, load_run, save_run
 from musicvae.model.feed import Augment, Feed, Stream, check_windows
 from musicvae.model.objective import TrainingConfig
 from musicvae.model.precision import denormals_flushed
@@ -28,9 +28,9 @@ from musicvae.model.run_folder import (
     Clock,
     Interrupts,
     Metrics,
+    is_whole,
     load_state,
     save_state,
-    saved_steps,
 )
 from musicvae.model.stages import Windows
 from musicvae.model.trainer import Trainer, new_model
@@ -82,6 +82,9 @@ def train(
     settings |= {"data": fingerprint(tokens), "augmented": augment is not None}
     settings |= {} if initial is None else {"initial": digest(initial)}
     state = load_state(folder, settings)
+    if state is not None and state["step"] >= config.steps and is_whole(folder, state["step"]):
+        done = state["step"]
+        return TrainingResult(load_run(folder, device).model, folder, done, state["seconds"], True, resumed_from=done)
     with denormals_flushed(device):
         model, feed = new_model(run.model, config.seed, initial), Feed(tokens, config, augment, form)
         bf16 = state["bf16"] if state else chosen_precision(model, config, device, feed)
@@ -91,7 +94,7 @@ def train(
         session = Session(
             trainer, folder, settings, run, Clock(trainer.seconds, max_seconds), on_log, on_listen, on_step
         )
-        if state is not None and not session.saved:
+        if state is not None and not is_whole(folder, trainer.step):
             session.save_model()  # the last call was killed between the files
         if not trainer.finished:
             session.run()
@@ -181,12 +184,6 @@ class Session:
         """The stage of the prior, once it is done."""
         stage = self.trainer.stage
         return stage if isinstance(stage, OfPrior) and self.trainer.finished and stage.found() else None
-
-    @property
-    def saved(self) -> bool:
-        """Whether the model beside the checkpoint is of the same step, with its prior."""
-        whole = self.prior is None or (self.folder / PRIOR).exists()
-        return whole and saved_steps(self.folder) == self.trainer.step
 
     def save_model(self) -> None:
         trainer, prior = self.trainer, self.prior
