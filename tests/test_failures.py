@@ -170,6 +170,7 @@ def test_attribute_vectors_of_half_the_size_are_the_same_vectors(musicvae, run, 
 
 # --- checkpoints -------------------------------------------------------------------------------------------------
 
+RUN = RunConfig(representation="melody", model=SIZES)
 TRAINING = TrainingConfig(steps=4, batch_size=4, validation_windows=4, checkpoint_every=2)
 WINDOWS = np.random.default_rng(0).integers(0, 130, (16, 32, 1)).astype(np.uint16)
 
@@ -198,7 +199,7 @@ STATES = {  # what is done to a checkpoint, and what the error says
     "step text": (change("step", to=str), "step is '2'"),
     "step beyond": (change("step", to=lambda x: 5), "step is 5, of 4"),
     "validation": (change("validation", to=lambda x: {"loss": torch.zeros(2)}), "validation is no line of metrics"),
-    "format": (change("format", to=lambda x: torch.zeros(2)), "has format tensor([0., 0.]); this version reads 1"),
+    "format": (change("format", to=lambda x: torch.zeros(2)), "has format tensor([0., 0.]); this version reads 2"),
     "settings": (change("settings", to=lambda x: 5), "cannot be read"),
 }
 
@@ -212,7 +213,7 @@ def stopped(tmp_path_factory: pytest.TempPathFactory) -> Path:
         if line["step"] == 2:
             raise BrokenPipeError  # nobody reads what is printed
 
-    result = train(SIZES, logging_each_step(), WINDOWS, WINDOWS[:4], folder, device="cpu", on_log=stop)
+    result = train(RUN, logging_each_step(), WINDOWS, WINDOWS[:4], folder, device="cpu", on_log=stop)
     assert result.interrupted and result.step == 2
     return folder
 
@@ -225,7 +226,7 @@ def logging_each_step() -> TrainingConfig:
 
 def test_a_training_whose_reader_is_gone_is_saved_and_goes_on(stopped, tmp_path):
     folder = shutil.copytree(stopped, tmp_path / "run")
-    result = train(SIZES, logging_each_step(), WINDOWS, WINDOWS[:4], folder, device="cpu")
+    result = train(RUN, logging_each_step(), WINDOWS, WINDOWS[:4], folder, device="cpu")
     assert result.finished and result.resumed_from == 2
 
 
@@ -236,7 +237,7 @@ def test_an_altered_checkpoint_is_refused_before_it_reaches_the_optimizer(stoppe
     damage(state)
     torch.save(state, folder / "training.pt")
     with pytest.raises(ValueError) as error:
-        train(SIZES, logging_each_step(), WINDOWS, WINDOWS[:4], folder, device="cpu")
+        train(RUN, logging_each_step(), WINDOWS, WINDOWS[:4], folder, device="cpu")
     assert says in str(error.value) and str(folder / "training.pt") in str(error.value)
 
 
@@ -245,7 +246,7 @@ def test_a_checkpoint_that_is_none_is_refused(stopped, tmp_path, data):
     folder = shutil.copytree(stopped, tmp_path / "run")
     (folder / "training.pt").write_bytes(data)
     with pytest.raises(ValueError, match=r"training.pt cannot be read \(.+\): give a new --out"):
-        train(SIZES, logging_each_step(), WINDOWS, WINDOWS[:4], folder, device="cpu")
+        train(RUN, logging_each_step(), WINDOWS, WINDOWS[:4], folder, device="cpu")
 
 
 # --- disks, pipes, terminals -------------------------------------------------------------------------------------
@@ -275,12 +276,12 @@ def test_training_on_a_full_disk_is_one_line_and_keeps_the_last_checkpoint(stopp
     resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, limits[1]))
     try:
         with pytest.raises(OSError) as error:
-            train(SIZES, logging_each_step(), WINDOWS, WINDOWS[:4], folder, device="cpu")
+            train(RUN, logging_each_step(), WINDOWS, WINDOWS[:4], folder, device="cpu")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert error.value.filename == str(folder / "training.pt") and "too large" in str(error.value)
     assert (folder / "training.pt").read_bytes() == before
-    assert train(SIZES, logging_each_step(), WINDOWS, WINDOWS[:4], folder, device="cpu").resumed_from == 2
+    assert train(RUN, logging_each_step(), WINDOWS, WINDOWS[:4], folder, device="cpu").resumed_from == 2
 
 
 @pytest.mark.parametrize(

@@ -159,9 +159,10 @@ def test_any_file_is_as_mido_says(data):
 def songs(draw) -> Song:
     """Any song that a file can say: notes of one pitch and instrument do not overlap."""
     bars = draw(st.integers(1, 6))
+    names = st.text(max_size=6).filter(str.isprintable).map(str.strip)
     players = draw(
         st.lists(
-            st.builds(Instrument, st.text(max_size=6).filter(str.isprintable), st.integers(0, 127), st.booleans()),
+            st.builds(Instrument, names, st.integers(0, 127), st.booleans()),
             min_size=1,
             max_size=18,
         )

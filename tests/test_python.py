@@ -11,6 +11,7 @@ import torch
 import musicvae
 from musicvae.composer import Composer
 from musicvae.evaluation.reconstruction import draw_windows
+from musicvae.model.checkpoint import RunConfig
 from musicvae.model.objective import TrainingConfig
 from musicvae.model.training import train
 from musicvae.model.vae import ModelConfig
@@ -94,7 +95,7 @@ def test_a_training_uses_up_no_random_numbers_of_torch(tmp_path: Path):
     before = torch.get_rng_state()
     for precision in ("fp32", "bf16"):
         config = TrainingConfig(steps=2, batch_size=4, validation_windows=4, token_dropout=0.5, precision=precision)
-        train(sizes, config, tokens, tokens, tmp_path / precision, device="cpu")
+        train(RunConfig(model=sizes), config, tokens, tokens, tmp_path / precision, device="cpu")
     assert torch.equal(torch.get_rng_state(), before)
 
 

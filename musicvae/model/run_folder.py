@@ -42,6 +42,8 @@ def load_state(folder: Path, settings: dict[str, Any]) -> dict[str, Any] | None:
         raise ValueError(f"{folder / STATE} lacks {', '.join(sorted(missing))}: give a new --out")
     if repr(state["format"]) != repr(STATE_FORMAT):  # it may be a tensor
         raise ValueError(f"{folder / STATE} has format {state['format']}; this version reads {STATE_FORMAT}")
+    if type(state["step"]) is not int:
+        raise ValueError(f"{folder / STATE} is damaged (step is {state['step']!r:.40}): give a new --out")
     changes = differences(before, settings)
     if changes:
         raise ValueError(
@@ -83,16 +85,13 @@ def check_state(path: Path, state: dict[str, Any], fresh: dict[str, Any], steps:
 
 
 def check_moments(path: Path, optimizer: Any, parameters: Sequence[torch.Tensor]) -> None:
-    """ValueError unless the optimizer's state in a checkpoint is of these parameters.
+    """ValueError unless the optimizer's state in a checkpoint is of these parameters, none if it has made no update.
 
     The optimizer trusts what it is given: tensors of another shape end the process without an error.
     """
     state = optimizer.get("state") if isinstance(optimizer, dict) else None
     moments = [{"step": torch.tensor(0.0), "exp_avg": x.detach(), "exp_avg_sq": x.detach()} for x in parameters]
-    known = dict(enumerate(moments))
-    if isinstance(state, dict) and state.keys() <= known.keys():  # parameters without a gradient have none
-        known = {key: known[key] for key in state}
-    if why := mismatch(state, known, "optimizer"):
+    if why := mismatch(state, dict(enumerate(moments)), "optimizer"):
         raise ValueError(f"{path} is damaged ({why}): give a new --out")
 
 

@@ -141,7 +141,7 @@ class Trainer:
             self.begin(state["stage"])
         for place, kept in state["kept"].items():
             self.stages[place].restore(kept)
-        check_moments(path, state["optimizer"], self.parameters)
+        check_moments(path, state["optimizer"], self.parameters if self.step > self.stage.start else [])
         groups = self.optimizer.state_dict()["param_groups"]  # which follow from the settings
         self.optimizer.load_state_dict({"state": state["optimizer"]["state"], "param_groups": groups})
         self.tally = None if state["tally"] is None else state["tally"].to(self.device)

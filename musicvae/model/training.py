@@ -85,7 +85,7 @@ def train(
     if state is not None and state["step"] >= config.steps and is_whole(folder, state["step"]):
         done = state["step"]
         return TrainingResult(load_run(folder, device).model, folder, done, state["seconds"], True, resumed_from=done)
-    with denormals_flushed(device):
+    with torch.random.fork_rng(devices=[]), denormals_flushed(device):  # the caller's random numbers stay as they are
         model, feed = new_model(run.model, config.seed, initial), Feed(tokens, config, augment, form)
         bf16 = state["bf16"] if state else chosen_precision(model, config, device, feed)
         trainer = Trainer(model, config, device, bf16, feed, validation)
