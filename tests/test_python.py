@@ -88,6 +88,15 @@ def test_nothing_uses_up_random_numbers_of_torch(name: str):
     assert torch.equal(torch.get_rng_state(), before)
 
 
+def test_measuring_uses_up_no_random_numbers_of_torch(data, tmp_path: Path, musicvae):
+    torch.manual_seed(5)
+    before = torch.get_rng_state()
+    assert musicvae("evaluate", "melody-2", data.folder, "--windows", 8)[0] == 0
+    vectors = tmp_path / "learnt.safetensors"
+    assert musicvae("attribute", "learn", "melody-2", data.folder, "--windows", 64, "--out", vectors)[0] == 0
+    assert torch.equal(torch.get_rng_state(), before)
+
+
 def test_a_training_uses_up_no_random_numbers_of_torch(tmp_path: Path):
     tokens = np.random.default_rng(0).integers(0, 130, (8, 32, 1)).astype(np.uint16)
     sizes = ModelConfig((130,), 32, latent_size=4, encoder_units=4, decoder_units=4)
