@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from musicvae.hub import fetch, is_hub_name
-from musicvae.model.checkpoint import RunConfig, load_config
+from musicvae.model.config import RunConfig, load_config
 
 PRETRAINED = Path(__file__).parent / "pretrained"
 

@@ -12,8 +12,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
-from musicvae.model.checkpoint import CONFIG, WEIGHTS, load_config
-from musicvae.model.prior import PRIOR
+from musicvae.model.config import CONFIG, PRIOR, WEIGHTS, load_config
 from musicvae.model.vectors import ATTRIBUTES
 
 SECONDS = 2.0  # for the hub's first answer, whatever the network does
