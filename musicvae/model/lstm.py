@@ -1,7 +1,8 @@
 """LSTM layers in NumPy, a step at a time: the arithmetic of the player.
 
-    N rows side by side   D inputs   H units   gates (N, 4H) in the order i, f, o, g
+    N columns side by side   D inputs   H units   gates (4H, N) in the order i, f, o, g
 
+Columns, as the product of a large matrix with few columns is twice as fast as that of few rows with a large matrix.
 The weights of i, f and o are halved: as sigmoid(x) is (1 + tanh(x / 2)) / 2, one call of tanh serves all gates.
 """
 
@@ -11,76 +12,89 @@ import numpy as np
 
 
 class Layer:
-    """One direction of one layer, its weights by the names of torch's nn.LSTM."""
+    """The weights of one direction of one layer, from those of torch's nn.LSTM by name."""
 
     def __init__(self, weights: Mapping[str, np.ndarray], name: str, layer: int, dtype: np.dtype, way: str = ""):
-        inputs, state = (weights[f"{name}.weight_{part}_l{layer}{way}"] for part in ("ih", "hh"))
-        self.hidden = state.shape[1]
-        self.joined = np.empty((inputs.shape[1] + self.hidden, 4 * self.hidden), dtype)
-        self.inputs, self.state = np.split(self.joined, [inputs.shape[1]])  # views (D, 4H) and (H, 4H)
-        self.bias = np.empty(4 * self.hidden, dtype)
-        _arrange(inputs, self.inputs)
-        _arrange(state, self.state)
-        parts = (weights[f"{name}.bias_{part}_l{layer}{way}"].astype(dtype) for part in ("ih", "hh"))
-        _arrange(sum(parts), self.bias)  # type: ignore[arg-type]
+        inputs, state, *biases = (
+            arranged(weights[f"{name}.{part}_l{layer}{way}"], dtype)
+            for part in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+        )
+        self.inputs, self.state = inputs, state  # (4H, D), (4H, H)
+        self.bias = (biases[0] + biases[1])[:, None]  # (4H, 1)
+
+    def projected(self, below: np.ndarray) -> Iterator[np.ndarray]:
+        """below (S, D, N) -> what each step adds to the gates (4H, N), bias included."""
+        for step in below:
+            yield self.inputs @ step + self.bias
+
+    def tables(self, vocab: tuple[int, ...]) -> list[np.ndarray]:
+        """What each token of each stream adds to the gates: (V, 4H) a stream."""
+        return np.split(np.ascontiguousarray(self.inputs[:, : sum(vocab)].T), np.cumsum(vocab)[:-1])
 
 
-def _arrange(weight: np.ndarray, target: np.ndarray) -> None:
-    """weight (4H, D) or (4H), gates i, f, g, o -> target (D, 4H) or (4H)."""
+def arranged(weight: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    """(4H, ...), gates i, f, g, o -> the same in the order i, f, o, g, all but g halved."""
     hidden = len(weight) // 4
-    for place, gate in enumerate((0, 1, 3, 2)):
-        target[..., place * hidden : (place + 1) * hidden] = weight[gate * hidden : (gate + 1) * hidden].T
-    target[..., : 3 * hidden] *= 0.5
+    found = np.empty(weight.shape, dtype)
+    found[: 2 * hidden], found[2 * hidden : 3 * hidden] = weight[: 2 * hidden], weight[3 * hidden :]
+    found[: 3 * hidden] *= 0.5
+    found[3 * hidden :] = weight[2 * hidden : 3 * hidden]
+    return found
 
 
-def activate(gates: np.ndarray, c: np.ndarray, h: np.ndarray) -> None:
-    """The gates before their nonlinearities, and the cells c (N, H), which change -> the state h (N, H)."""
-    np.tanh(gates, out=gates)
-    sigmoids = gates[:, : 3 * h.shape[1]]
-    sigmoids *= 0.5
-    sigmoids += 0.5
-    i, f, o, g = np.split(gates, 4, axis=1)
-    c *= f
-    i *= g
-    c += i
-    np.tanh(c, out=h)
-    h *= o
+class Cells:
+    """The cells (H, N) of a layer, and room for its gates."""
+
+    def __init__(self, c: np.ndarray):
+        self.c = c
+        hidden, columns = c.shape
+        self.gates = np.empty((4 * hidden, columns), c.dtype)
+        self.sigmoids = self.gates[: 3 * hidden]
+        self.i, self.f, self.o, self.g = self.gates.reshape(4, hidden, columns)
+
+    def step(self, weight: np.ndarray, heard: np.ndarray, rest: np.ndarray, h: np.ndarray) -> None:
+        """weight (4H, D) times heard (D, N) plus the rest of the gates (4H, N or 1) -> the state h (H, N)."""
+        np.matmul(weight, heard, out=self.gates)
+        self.gates += rest
+        np.tanh(self.gates, out=self.gates)
+        self.sigmoids *= 0.5
+        self.sigmoids += 0.5
+        self.c *= self.f
+        self.i *= self.g
+        self.c += self.i
+        np.tanh(self.c, out=h)
+        h *= self.o
 
 
 def states(layer: Layer, heard: Iterable[np.ndarray], h: np.ndarray, c: np.ndarray) -> Iterator[np.ndarray]:
-    """The states (N, H), one after another; `heard` is what the inputs of each step add to the gates, bias included."""
-    h, c, gates = h.copy(), c.copy(), np.empty((len(h), 4 * layer.hidden), h.dtype)
+    """The states (H, N), one after another; `heard` is what the inputs of each step add to the gates, bias included."""
+    h, cells = h.copy(), Cells(c.copy())
     for part in heard:
-        np.matmul(h, layer.state, out=gates)
-        gates += part
-        activate(gates, c, h)
+        cells.step(layer.state, h, part, h)
         yield h  # the same array at every step
 
 
-def last(layer: Layer, heard: Iterable[np.ndarray], rows: int) -> np.ndarray:
+def last(layer: Layer, heard: Iterable[np.ndarray], columns: int) -> np.ndarray:
     """The last of the `states`, from zeros."""
-    h = start = np.zeros((rows, layer.hidden), layer.joined.dtype)
+    h = start = np.zeros((layer.state.shape[1], columns), layer.state.dtype)
     for h in states(layer, heard, start, start):
         pass
     return h
 
 
-class Stack:
-    """The state of N rows in layers that run in step, each on the state of the one below."""
+class Dense:
+    """A linear layer."""
 
-    def __init__(self, layers: list[Layer], h: np.ndarray, c: np.ndarray):
-        """h, c (layers, N, H) at first."""
-        count, rows, hidden = h.shape
-        self.layers, self.c = layers, c
-        self.h = np.concatenate(list(h), axis=1)  # the layers side by side
-        self.gates = np.empty((rows, 4 * hidden), h.dtype)
-        self.states = np.split(self.h, count, axis=1)
-        self.heard = [self.h[:, max(n - 1, 0) * hidden : (n + 1) * hidden] for n in range(count)]
+    def __init__(self, weights: Mapping[str, np.ndarray], name: str, dtype: np.dtype):
+        self.weight, self.bias = (np.asarray(weights[f"{name}.{part}"], dtype) for part in ("weight", "bias"))
 
-    def step(self, first: np.ndarray) -> np.ndarray:
-        """What the inputs of the lowest layer add to its gates, bias included -> the state of the highest (N, H)."""
-        for n, layer in enumerate(self.layers):
-            np.matmul(self.heard[n], layer.joined if n else layer.state, out=self.gates)
-            self.gates += layer.bias if n else first
-            activate(self.gates, self.c[n], self.states[n])
-        return self.states[-1]
+    def __call__(self, x: np.ndarray) -> np.ndarray:
+        """(D, N) -> (H, N)."""
+        found: np.ndarray = self.weight @ x
+        found += self.bias[:, None]
+        return found
+
+    def start(self, x: np.ndarray, layers: int) -> tuple[np.ndarray, np.ndarray]:
+        """(D, N) -> the initial h and c (layers, H, N) of an LSTM, as `vae.Start`: c comes before h."""
+        found = np.tanh(self(x)).reshape(layers, 2, -1, x.shape[1])
+        return found[:, 1], found[:, 0]

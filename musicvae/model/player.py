@@ -1,16 +1,14 @@
 """Encoding and decoding in NumPy, without torch: the posterior and the tokens of `MusicVAE`, the reference, but faster.
 
-The product of a one-hot token with its weights is a row of them, what a condition adds to the gates holds for a whole
-bar, and the two matrices of a layer are one. Bars that do not hear each other are written side by side: 16 steps for
-16 bars instead of 256. Sums are rounded in another order than torch's, so a token may differ, and those after it, where
-its uniform number (or at temperature 0 the lead of the most likely token) is within rounding of a border.
+Bars that do not hear each other are written side by side: 16 steps for 16 bars instead of 256. Sums are rounded in
+another order than torch's, so a token may differ, and those after it, where its uniform number (or at temperature 0 the
+lead of the most likely token) is within rounding of a border.
 
 Shapes as in vae.py, and
-    N rows written side by side: all bars of all windows if bars start silent, else the same bar of each window
-    K streams that one decoder writes: 1, or all of them if flat
+    N columns side by side: all bars of all windows if bars start silent, else the same bar of each window
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
@@ -18,10 +16,10 @@ from typing import NamedTuple
 import numpy as np
 
 from musicvae.model.config import ModelConfig, check_constraints, check_decoding, check_range, check_tokens
-from musicvae.model.lstm import Layer, Stack, last, states
+from musicvae.model.lstm import Dense, Layer, last, states
+from musicvae.model.table_decoder import TableDecoder
+from musicvae.model.threads import few_threads
 from musicvae.model.weights import groups, load_weights
-
-WAYS = ("", "_reverse")  # of the encoder, by the names of its weights
 
 
 class Posterior(NamedTuple):
@@ -31,6 +29,14 @@ class Posterior(NamedTuple):
     sigma: np.ndarray
 
 
+class Way(NamedTuple):
+    """One direction of a layer that reads both ways."""
+
+    order: int  # 1 from the first step on, -1 from the last
+    layer: Layer
+    tables: list[np.ndarray]  # of tokens, for the lowest layer of the encoder
+
+
 class Player:
     """A model that encodes and decodes, from its weights by name; each part is prepared at its first use."""
 
@@ -38,7 +44,6 @@ class Player:
         """Computes in double precision if the weights are, else in single."""
         self.config, self.weights = config, weights
         self.dtype = np.dtype("f8" if weights["to_mu.weight"].dtype == np.float64 else "f4")
-        self._denses: dict[str, tuple[np.ndarray, np.ndarray]] = {}
 
     @classmethod
     def load(cls, folder: str | Path, config: ModelConfig) -> "Player":
@@ -50,34 +55,32 @@ class Player:
         config = self.config
         check_tokens(config, tokens)
         check_range(config, [(int(s.min()), int(s.max())) for s in np.moveaxis(tokens, -1, 0) if s.size])
-        summary = self._read(tokens.reshape(len(tokens) * config.encoder_bars, -1, tokens.shape[-1]))  # (N, 2H)
-        if config.encoder_bars == 1:
-            return self._normal(summary)
-        summaries = self._dense("to_summary", summary)
-        return self.posterior_of_bars(summaries.reshape(len(tokens), config.encoder_bars, -1))
+        with few_threads(config.encoder_units):
+            ends = self._read(tokens.reshape(len(tokens) * config.encoder_bars, -1, tokens.shape[-1]))  # (2H, N)
+            if config.encoder_bars == 1:
+                return self._normal(ends)
+            return self.posterior_of_bars(self._to_summary(ends).T.reshape(len(tokens), config.encoder_bars, -1))
 
     def posterior_of_bars(self, summaries: np.ndarray) -> Posterior:
         """Summaries of the bars of each window (B, encoder_bars, C) -> q(z|x), as `MusicVAE.posterior_of_bars`."""
-        steps = np.ascontiguousarray(summaries.swapaxes(0, 1), self.dtype)
-        ends = [
-            last(layer, steps[::way] @ layer.inputs + layer.bias, len(summaries))
-            for way, layer in zip((1, -1), self._reader)
-        ]
-        return self._normal(np.concatenate(ends, axis=1))
+        steps = np.asarray(summaries, self.dtype).transpose(1, 2, 0)  # (encoder_bars, C, B)
+        with few_threads(self.config.conductor_units):
+            ends = [last(way.layer, way.layer.projected(steps[:: way.order]), len(summaries)) for way in self._reader]
+            return self._normal(np.concatenate(ends))
 
     def conduct(self, z: np.ndarray) -> np.ndarray:
         """z (B, Z) -> what each bar is told (B, U, C), as `MusicVAE.conduct`."""
         config, z = self.config, np.asarray(z, self.dtype)
         if config.bars == 1:
             return z[:, None]
-        count, heard = len(z), [self._conductor[0].bias] * config.bars  # the conductor has no input but its state
-        h, c = self._start("conductor_start", z, config.conductor_layers)
-        for n, layer in enumerate(self._conductor):
-            if n:
-                heard = list(below @ layer.inputs + layer.bias)
-            below = np.stack([state.copy() for state in states(layer, heard, h[n], c[n])])  # (U, B, H)
-        flat = below.swapaxes(0, 1).reshape(count * config.bars, -1)
-        return self._dense("to_condition", flat).reshape(count, config.bars, -1)
+        with few_threads(config.conductor_units):
+            h, c = self._conductor_start.start(z.T, config.conductor_layers)
+            heard: Iterable[np.ndarray] = [self._conductor[0].bias] * config.bars  # it has no input but its state
+            for n, layer in enumerate(self._conductor):
+                heard = layer.projected(hidden) if n else heard
+                hidden = np.stack([state.copy() for state in states(layer, heard, h[n], c[n])])  # (U, H, B)
+            columns = hidden.transpose(1, 2, 0).reshape(hidden.shape[1], -1)  # (H, B*U)
+            return self._to_condition(columns).T.reshape(len(z), config.bars, -1)
 
     def decode(
         self,
@@ -93,164 +96,111 @@ class Player:
         numbers = np.zeros((len(z), config.steps, streams)) if uniforms is None else uniforms
         choices = constrained(config, len(z), given, allowed)
         conditions, bar = self.conduct(z), config.steps // config.bars
-        if config.bar_start == "silent":
-            rows = len(z) * config.bars
-            numbers, conditions = numbers.reshape(rows, bar, streams), conditions.reshape(rows, -1)
-            choices = None if choices is None else choices.reshape(rows, bar, -1)
-            return self._write(conditions, numbers, temperature, choices).reshape(len(z), config.steps, streams)
-        window, heard = np.empty(numbers.shape, np.int64), None
-        for n in range(config.bars):
-            part = slice(n * bar, (n + 1) * bar)
-            limits = None if choices is None else choices[:, part]
-            window[:, part] = self._write(conditions[:, n], numbers[:, part], temperature, limits, heard)
-            heard = window[:, part.stop - 1]
-        return window
+        with few_threads(config.decoder_units):
+            if config.bar_start == "silent":
+                parts = (None if x is None else x.reshape(-1, bar, x.shape[-1]) for x in (numbers, choices))
+                return self._write(conditions.reshape(len(z) * config.bars, -1), temperature, *parts).reshape(numbers.shape)
+            window, heard = np.empty(numbers.shape, np.int64), None
+            for n in range(config.bars):
+                part = slice(n * bar, (n + 1) * bar)
+                parts = (None if x is None else x[:, part] for x in (numbers, choices))
+                window[:, part] = self._write(conditions[:, n], temperature, *parts, heard)
+                heard = window[:, part.stop - 1]
+            return window
 
-    # --- parts ---------------------------------------------------------------------------------------------------
+    # --- parts: columns of vectors side by side ------------------------------------------------------------------
 
     def _read(self, tokens: np.ndarray) -> np.ndarray:
-        """tokens (N, S, streams) -> the last states of the encoder's top layer, both ways (N, 2H)."""
-        steps, vocab = np.ascontiguousarray(tokens.transpose(1, 2, 0)), self.config.vocab_sizes  # (S, streams, N)
-        zeros = np.zeros((len(tokens), self.config.encoder_units), self.dtype)
-        below: np.ndarray | None = None  # (S, N, 2H)
-        for pair in self._encoder:
-            if below is None:
-                feeds = [embedded(layer, vocab, steps[::way]) for way, layer in zip((1, -1), pair)]
-            else:
-                feeds = [projected(layer, below[::way]) for way, layer in zip((1, -1), pair)]
-            if pair is self._encoder[-1]:
-                return np.concatenate([last(layer, feed, len(tokens)) for layer, feed in zip(pair, feeds)], axis=1)
-            ways = [
-                np.stack([h.copy() for h in states(layer, feed, zeros, zeros)]) for layer, feed in zip(pair, feeds)
-            ]
-            below = np.concatenate([ways[0], ways[1][::-1]], axis=2)
-        raise AssertionError("an encoder has a layer")
+        """tokens (N, S, streams) -> the last states of the encoder's top layer, both ways (2H, N)."""
+        steps, zeros = tokens.transpose(1, 2, 0), np.zeros((self.config.encoder_units, len(tokens)), self.dtype)
+        below: np.ndarray | None = None  # (S, 2H, N)
+
+        def heard(way: Way) -> Iterator[np.ndarray]:
+            if below is not None:
+                return way.layer.projected(below[:: way.order])
+            return embedded(way, steps[:: way.order])
+
+        *lower, top = self._encoder
+        for pair in lower:
+            found = [np.stack([h.copy() for h in states(way.layer, heard(way), zeros, zeros)]) for way in pair]
+            below = np.concatenate([found[0], found[1][::-1]], axis=1)
+        return np.concatenate([last(way.layer, heard(way), len(tokens)) for way in top])
 
     def _write(
         self,
         conditions: np.ndarray,
-        numbers: np.ndarray,
         temperature: float,
-        choices: np.ndarray | None,
+        numbers: np.ndarray,
+        choices: np.ndarray | None = None,
         heard: np.ndarray | None = None,
     ) -> np.ndarray:
-        """conditions (N, C), numbers (N, S, streams) -> tokens (N, S, streams); heard (N, streams) is the step before."""
-        tokens = np.empty(numbers.shape, np.int64)
-        stream = entry = 0
+        """conditions (N, C), numbers (N, S, streams) -> tokens (N, S, streams); heard (N, streams) was before."""
+        columns, parts, stream, entry = np.ascontiguousarray(conditions.T), [], 0, 0
         for decoder in self._decoders:
-            own = slice(stream, stream + len(decoder.vocab))
-            part = None if choices is None else choices[..., entry : entry + sum(decoder.vocab)]
-            stream, entry = own.stop, entry + sum(decoder.vocab)
-            before = None if heard is None else heard[:, own]
-            state = self._start(f"{decoder.name}.start", conditions, self.config.decoder_layers)
-            decoder.write(conditions, *state, numbers[..., own], temperature, part, before, tokens[..., own])
-        return tokens
+            own, tokens = slice(stream, stream + len(decoder.vocab)), slice(entry, entry + sum(decoder.vocab))
+            part, before = (None if x is None else x[..., at] for x, at in ((choices, tokens), (heard, own)))
+            parts.append(decoder.write(columns, numbers[..., own], temperature, part, before))
+            stream, entry = own.stop, tokens.stop
+        return np.concatenate(parts, axis=-1)
 
-    def _start(self, name: str, vector: np.ndarray, layers: int) -> tuple[np.ndarray, np.ndarray]:
-        """A vector (N, C) -> the initial h and c (layers, N, H), as `Start`: c before h."""
-        found = np.tanh(self._dense(f"{name}.dense", vector)).reshape(len(vector), layers, 2, -1)
-        c, h = np.ascontiguousarray(found.transpose(2, 1, 0, 3))
-        return h, c
+    def _normal(self, ends: np.ndarray) -> Posterior:
+        """What was read last (2H, B) -> q(z|x)."""
+        mu, sigma = self._to_mu(ends), np.logaddexp(self._to_sigma(ends), 0)  # softplus
+        return Posterior(np.ascontiguousarray(mu.T), np.ascontiguousarray(sigma.T))
 
-    def _normal(self, summary: np.ndarray) -> Posterior:
-        mu, sigma = self._dense("to_mu", summary), np.logaddexp(self._dense("to_sigma", summary), 0)  # softplus
-        return Posterior(mu, sigma)
-
-    def _dense(self, name: str, x: np.ndarray) -> np.ndarray:
-        if name not in self._denses:
-            weight, bias = (self.weights[f"{name}.{part}"] for part in ("weight", "bias"))
-            self._denses[name] = np.asarray(weight, self.dtype).T, np.asarray(bias, self.dtype)
-        weight, bias = self._denses[name]
-        return x @ weight + bias
-
-    def _layers(self, name: str, layers: int, way: str = "") -> list[Layer]:
-        return [Layer(self.weights, name, n, self.dtype, way) for n in range(layers)]
+    def _ways(self, name: str, layer: int, vocab: tuple[int, ...] = ()) -> list[Way]:
+        layers = [(order, Layer(self.weights, name, layer, self.dtype, way)) for order, way in ((1, ""), (-1, "_reverse"))]
+        return [Way(order, layer, layer.tables(vocab) if vocab else []) for order, layer in layers]
 
     @cached_property
-    def _encoder(self) -> list[tuple[Layer, Layer]]:
-        forward, backward = (self._layers("encoder", self.config.encoder_layers, way) for way in WAYS)
-        return list(zip(forward, backward))
+    def _encoder(self) -> list[list[Way]]:
+        vocab, layers = self.config.vocab_sizes, range(self.config.encoder_layers)
+        return [self._ways("encoder", n, () if n else vocab) for n in layers]
 
     @cached_property
-    def _reader(self) -> list[Layer]:
-        return [self._layers("reader", 1, way)[0] for way in WAYS]
+    def _reader(self) -> list[Way]:
+        return self._ways("reader", 0)
 
     @cached_property
     def _conductor(self) -> list[Layer]:
-        return self._layers("conductor", self.config.conductor_layers)
+        return [Layer(self.weights, "conductor", n, self.dtype) for n in range(self.config.conductor_layers)]
 
     @cached_property
-    def _decoders(self) -> "list[TableDecoder]":
+    def _decoders(self) -> list[TableDecoder]:
+        layers = self.config.decoder_layers
         return [
-            TableDecoder(f"decoders.{n}", self._layers(f"decoders.{n}.lstm", self.config.decoder_layers), vocab, self)
+            TableDecoder(self.weights, f"decoders.{n}", vocab, layers, self.dtype)
             for n, vocab in enumerate(groups(self.config))
         ]
 
+    @cached_property
+    def _to_summary(self) -> Dense:
+        return Dense(self.weights, "to_summary", self.dtype)
 
-class TableDecoder:
-    """One decoder, as a step needs it."""
+    @cached_property
+    def _to_mu(self) -> Dense:
+        return Dense(self.weights, "to_mu", self.dtype)
 
-    def __init__(self, name: str, layers: list[Layer], vocab: tuple[int, ...], player: Player):
-        self.name, self.layers, self.vocab, self.player = name, layers, vocab, player
-        *self.tables, self.condition = np.split(layers[0].inputs, np.cumsum(vocab))  # (V, 4H) a stream, (C, 4H)
+    @cached_property
+    def _to_sigma(self) -> Dense:
+        return Dense(self.weights, "to_sigma", self.dtype)
 
-    def write(
-        self,
-        conditions: np.ndarray,
-        h: np.ndarray,
-        c: np.ndarray,
-        numbers: np.ndarray,
-        temperature: float,
-        choices: np.ndarray | None,
-        heard: np.ndarray | None,
-        tokens: np.ndarray,
-    ) -> None:
-        """conditions (N, C), h and c (layers, N, H), numbers (N, S, K) -> tokens (N, S, K), step by step.
+    @cached_property
+    def _conductor_start(self) -> Dense:
+        return Dense(self.weights, "conductor_start.dense", self.dtype)
 
-        choices (N, S, V) are the tokens that may be written, by default all; heard (N, K) those of the step before,
-        by default none.
-        """
-        base = conditions @ self.condition + self.layers[0].bias  # (N, 4H): the same at every step of a bar
-        stack, first, row = Stack(self.layers, h, c), base.copy(), np.empty_like(base)
-        for step in range(tokens.shape[1]):
-            if heard is not None:
-                np.copyto(first, base)
-                for table, token in zip(self.tables, heard.T):
-                    first += np.take(table, token, axis=0, out=row, mode="clip")  # clip: no copy of the output
-            logits = self.player._dense(f"{self.name}.to_logits", stack.step(first))
-            if choices is not None:
-                logits[~choices[:, step]] = -np.inf
-            for k, head in enumerate(np.split(logits, np.cumsum(self.vocab)[:-1], axis=1)):
-                tokens[:, step, k] = draw(head, numbers[:, step, k], temperature)
-            heard = tokens[:, step]
+    @cached_property
+    def _to_condition(self) -> Dense:
+        return Dense(self.weights, "to_condition", self.dtype)
 
 
-def embedded(layer: Layer, vocab: tuple[int, ...], steps: np.ndarray) -> Iterator[np.ndarray]:
-    """steps (S, streams, N) of tokens -> what each adds to the gates (N, 4H), bias included."""
-    tables = np.split(layer.inputs, np.cumsum(vocab)[:-1])
+def embedded(way: Way, steps: np.ndarray) -> Iterator[np.ndarray]:
+    """steps (S, streams, N) of tokens -> what each adds to the gates (4H, N), bias included."""
     for tokens in steps:
-        total = tables[0][tokens[0]]
-        for table, stream in zip(tables[1:], tokens[1:]):
-            total += table[stream]
-        total += layer.bias
+        total = way.layer.bias
+        for table, stream in zip(way.tables, tokens):
+            total = total + table[stream].T
         yield total
-
-
-def projected(layer: Layer, below: np.ndarray) -> Iterator[np.ndarray]:
-    """The states (S, N, D) of the layer below -> what each adds to the gates (N, 4H), bias included."""
-    for state in below:
-        yield state @ layer.inputs + layer.bias
-
-
-def draw(logits: np.ndarray, uniforms: np.ndarray, temperature: float) -> np.ndarray:
-    """logits (N, V), uniforms (N) in [0, 1) -> tokens (N), by the inverse of the cumulative distribution."""
-    if temperature == 0:
-        return logits.argmax(axis=1)
-    odds = logits.astype(np.float64)
-    odds -= odds.max(axis=1, keepdims=True)  # a tiny temperature must not overflow
-    odds /= temperature
-    cumulative = np.exp(odds, out=odds).cumsum(axis=1)
-    return (cumulative <= uniforms[:, None] * cumulative[:, -1:]).sum(axis=1)
 
 
 def constrained(
