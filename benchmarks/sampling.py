@@ -26,13 +26,13 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 import tyro
+from musicvae.model.sampling import FastDecoder
 from training import Product
 
 from musicvae.composer import load
 from musicvae.evaluation.estimates import estimate_means
 from musicvae.evaluation.reconstruction import draw_windows
 from musicvae.model.checkpoint import RunConfig
-from musicvae.model.sampling import FastDecoder
 from musicvae.model.training import new_model
 from musicvae.model.vae import ModelConfig, MusicVAE, draw_prior, draw_uniforms
 from musicvae.music.dataset import Dataset

@@ -14,6 +14,7 @@ from musicvae.commands.latent import average, grid, interpolate, vary
 from musicvae.commands.output import gathered, spelled_out
 from musicvae.commands.playing import decode, encode, inspect, reconstruct, sample
 from musicvae.commands.training import evaluate, models, train
+from musicvae.extras import EXTRAS, missing
 
 COMMANDS: dict[str, Callable[..., None]] = {
     "sample": sample,
@@ -54,6 +55,11 @@ def main() -> None:
             prog=f"musicvae {name}",
             config=(tyro.conf.FlagCreatePairsOff,),
         )
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] not in EXTRAS:
+            raise
+        print(f"musicvae {name}: {missing(str(error.name))}", file=sys.stderr)
+        sys.exit(1)
     except (ValueError, OSError) as error:
         print(f"musicvae {name}: {error}", file=sys.stderr)
         sys.exit(1)

@@ -136,7 +136,7 @@ class Composer:
 
     @cached_property
     def prior(self) -> Draw | None:
-        """What turns N(0, I) into the prior, if the model has it; see `model/drawing.py`. ValueError for a broken one."""
+        """What turns N(0, I) into the prior, if the model has it (`model/drawing.py`). ValueError for a broken one."""
         path, sizes = self.folder / PRIOR if self.folder else None, self.config.model
         summary = sizes.condition_size if sizes.encoder_bars > 1 else 0
         return load_prior(path, sizes.latent_size, summary) if path and os.path.lexists(path) else None

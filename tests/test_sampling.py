@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 import torch
 from decoding import KINDS, TEMPERATURES, build, drawn, near_ties
+from musicvae.model.sampling import FastDecoder, Workspace, prepare
 from torch import nn
 from torch.profiler import ProfilerActivity, profile
 
 from musicvae.composer import load
-from musicvae.model.sampling import FastDecoder, Workspace, prepare
 from musicvae.model.vae import MusicVAE, draw_uniforms
 
 torch.set_num_threads(1)  # models this small are slower on two

@@ -1,7 +1,7 @@
 """Attribute vectors: learning them, and bending songs with them (sections 2.1.2 and 5.5)."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 if TYPE_CHECKING:
     from musicvae.composer import Composer
@@ -27,7 +27,8 @@ from musicvae.commands.options import (
 from musicvae.commands.output import Output, write
 
 Vectors = Annotated[
-    Path | None, arg(metavar="FILE", help="Attribute vectors beside those of the model, as written by attribute learn.")
+    Optional[Path],  # noqa: UP045 (see Track)
+    arg(metavar="FILE", help="Attribute vectors beside those of the model, as written by attribute learn."),
 ]
 
 MAX_SKIPPED = 20  # named on screen
@@ -80,8 +81,7 @@ def learn(
 def show(model: Model, /, vectors: Vectors = None, json: Json = False) -> None:
     """List the attributes of a model, how far each moves the music, and what else it changes."""
     from musicvae.box import find_model
-    from musicvae.learn import read_report
-    from musicvae.model.vectors import ATTRIBUTES
+    from musicvae.model.vectors import ATTRIBUTES, read_report
 
     path = find_model(model) / ATTRIBUTES
     own, report = read_report(path), read_report(vectors or path)
@@ -184,7 +184,7 @@ def bend(
 def warn_of_weak(path: Path | None, names: list[str]) -> None:
     """Prints which of the vectors hardly change what they are named for, as far as that was measured."""
     from musicvae.evaluation.attributes import own_column
-    from musicvae.learn import read_report
+    from musicvae.model.vectors import read_report
 
     report = read_report(path) if path else {}
     for name in dict.fromkeys(names):

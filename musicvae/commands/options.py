@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 if TYPE_CHECKING:
     from musicvae.composer import Composer
@@ -21,8 +21,9 @@ Overwrite = Annotated[bool, arg(help="Write into a folder that holds files, repl
 Number = Annotated[int, arg(aliases=["-n"], help="How many.")]
 Temperature = Annotated[float, arg(help="0 is the most likely music, 1 the model's own spread.")]
 Seed = Annotated[int, arg(help="The same seed writes the same files.")]
-Track = Annotated[
-    int | None, arg(help="Which track of the song, as numbered by inspect; by default the one that inspect marks.")
+Track = Annotated[  # Optional: for `int | None` tyro imports typeguard, which takes as long as NumPy
+    Optional[int],  # noqa: UP045
+    arg(help="Which track of the song, as numbered by inspect; by default the one that inspect marks."),
 ]
 Bar = Annotated[int, arg(help="First bar to take, from 0.")]
 Pad = Annotated[bool, arg(help="Fill a song that is shorter than the model's window with silence.")]

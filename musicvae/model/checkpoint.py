@@ -7,11 +7,9 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from musicvae.model.config import CONFIG, WEIGHTS, ModelConfig, RunConfig, load_config
+from musicvae.model.config import ModelConfig, RunConfig, load_config
 from musicvae.model.vae import MusicVAE
 from musicvae.model.weights import load_weights, save_weights
-
-__all__ = ["CONFIG", "WEIGHTS", "Run", "RunConfig", "arrays", "find_device", "load_config", "load_run", "save_run", "to_model"]
 
 
 class Run(NamedTuple):

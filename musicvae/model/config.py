@@ -155,7 +155,7 @@ def check_constraints(config: ModelConfig, count: int, given: Any, allowed: Any)
         shape = tuple(allowed.shape)
         if shape not in {(count, config.steps, total), (1, config.steps, total)} or "bool" not in str(allowed.dtype):
             raise ValueError(
-                f"allowed tokens are {allowed.dtype} {shape}; needed are booleans ({count} or 1, {config.steps}, {total})"
+                f"allowed tokens are {allowed.dtype} {shape}; needed are booleans ({count}, {config.steps}, {total})"
             )
         for n, (start, end) in enumerate(pairwise(accumulate(vocab, initial=0))):
             if not bool(allowed[..., start:end].any(-1).all()):

@@ -1,6 +1,6 @@
-"""Drawing from a prior, without torch: the inverse of the flows that `flow.py` and `bar_prior.py` learn, from their file.
+"""Drawing from a prior, without torch: the inverse of what `flow.py` and `bar_prior.py` learn, from its file.
 
-    N windows   Z latent   U bars   C numbers of a summary   H units of the recurrent network   G numbers of a condition
+N windows   Z latent   U bars   C numbers of a summary   H units of the recurrent network   G numbers of a condition
 """
 
 from collections.abc import Mapping

@@ -76,10 +76,9 @@ def states(layer: Layer, heard: Iterable[np.ndarray], h: np.ndarray, c: np.ndarr
 
 def last(layer: Layer, heard: Iterable[np.ndarray], columns: int) -> np.ndarray:
     """The last of the `states`, from zeros."""
-    h = start = np.zeros((layer.state.shape[1], columns), layer.state.dtype)
-    for h in states(layer, heard, start, start):
-        pass
-    return h
+    zeros = np.zeros((layer.state.shape[1], columns), layer.state.dtype)
+    *_, end = states(layer, heard, zeros, zeros)
+    return end
 
 
 class Dense:

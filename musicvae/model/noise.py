@@ -10,8 +10,10 @@ from typing import Any
 
 import numpy as np
 
-LOG = (7.0376836292e-2, -1.1514610310e-1, 1.1676998740e-1, -1.2420140846e-1, 1.4249322787e-1)
-LOG += (-1.6668057665e-1, 2.0000714765e-1, -2.4999993993e-1, 3.3333331174e-1)
+LOG = (
+    *(7.0376836292e-2, -1.1514610310e-1, 1.1676998740e-1, -1.2420140846e-1, 1.4249322787e-1),
+    *(-1.6668057665e-1, 2.0000714765e-1, -2.4999993993e-1, 3.3333331174e-1),
+)
 COS = (2.443315711809948e-5, -1.388731625493765e-3, 4.166664568298827e-2)
 SIN = (-1.9515295891e-4, 8.3321608736e-3, -1.6666654611e-1)
 LOG_2 = (-2.12194440e-4, 0.693359375)  # in two parts, the small one first
@@ -71,7 +73,7 @@ def draw_prior(n: int, latent_size: int, seed: int) -> np.ndarray:
 
 
 def _normal(uniform: np.ndarray) -> np.ndarray:
-    """Uniform numbers, a multiple of 16 -> as many normal ones: of each 16, the first 8 give lengths, the others angles."""
+    """Uniform numbers, a multiple of 16 -> as many normal ones; of each 16, 8 give lengths and 8 give angles."""
     u, v = uniform.reshape(-1, 2, BLOCK // 2).swapaxes(0, 1)
     length = np.sqrt(np.float32(-2) * _log(np.float32(1) - u))
     sin, cos = _sin_cos(np.float32(2 * np.pi) * v)

@@ -8,7 +8,7 @@ Shapes as in vae.py, and
     N columns side by side: all bars of all windows if bars start silent, else the same bar of each window
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
@@ -56,7 +56,7 @@ class Player:
         check_tokens(config, tokens)
         check_range(config, [(int(s.min()), int(s.max())) for s in np.moveaxis(tokens, -1, 0) if s.size])
         with few_threads(config.encoder_units):
-            ends = self._read(tokens.reshape(len(tokens) * config.encoder_bars, -1, tokens.shape[-1]))  # (2H, N)
+            ends = self._read(tokens.reshape(-1, config.steps // config.encoder_bars, tokens.shape[-1]))  # (2H, N)
             if config.encoder_bars == 1:
                 return self._normal(ends)
             return self.posterior_of_bars(self._to_summary(ends).T.reshape(len(tokens), config.encoder_bars, -1))
@@ -75,10 +75,11 @@ class Player:
             return z[:, None]
         with few_threads(config.conductor_units):
             h, c = self._conductor_start.start(z.T, config.conductor_layers)
-            heard: Iterable[np.ndarray] = [self._conductor[0].bias] * config.bars  # it has no input but its state
-            for n, layer in enumerate(self._conductor):
-                heard = layer.projected(hidden) if n else heard
-                hidden = np.stack([state.copy() for state in states(layer, heard, h[n], c[n])])  # (U, H, B)
+            hidden: np.ndarray | None = None  # (U, H, B)
+            for n, layer in enumerate(self._conductor):  # it has no input but its state
+                heard = [layer.bias] * config.bars if hidden is None else layer.projected(hidden)
+                hidden = np.stack([state.copy() for state in states(layer, heard, h[n], c[n])])
+            assert hidden is not None, "a conductor has a layer"
             columns = hidden.transpose(1, 2, 0).reshape(hidden.shape[1], -1)  # (H, B*U)
             return self._to_condition(columns).T.reshape(len(z), config.bars, -1)
 
@@ -95,17 +96,19 @@ class Player:
         check_decoding(config, z, uniforms, temperature)
         numbers = np.zeros((len(z), config.steps, streams)) if uniforms is None else uniforms
         choices = constrained(config, len(z), given, allowed)
-        conditions, bar = self.conduct(z), config.steps // config.bars
+        conditions, bars, size = self.conduct(z), config.bars, config.steps // config.bars
         with few_threads(config.decoder_units):
             if config.bar_start == "silent":
-                parts = (None if x is None else x.reshape(-1, bar, x.shape[-1]) for x in (numbers, choices))
-                return self._write(conditions.reshape(len(z) * config.bars, -1), temperature, *parts).reshape(numbers.shape)
+                conditions = conditions.reshape(len(z) * bars, -1)
+                numbers = numbers.reshape(len(conditions), size, streams)
+                choices = None if choices is None else choices.reshape(len(conditions), size, -1)
+                return self._write(conditions, temperature, numbers, choices).reshape(len(z), config.steps, streams)
             window, heard = np.empty(numbers.shape, np.int64), None
-            for n in range(config.bars):
-                part = slice(n * bar, (n + 1) * bar)
-                parts = (None if x is None else x[:, part] for x in (numbers, choices))
-                window[:, part] = self._write(conditions[:, n], temperature, *parts, heard)
-                heard = window[:, part.stop - 1]
+            for n in range(bars):
+                bar = slice(n * size, (n + 1) * size)
+                possible = None if choices is None else choices[:, bar]
+                window[:, bar] = self._write(conditions[:, n], temperature, numbers[:, bar], possible, heard)
+                heard = window[:, bar.stop - 1]
             return window
 
     # --- parts: columns of vectors side by side ------------------------------------------------------------------
@@ -136,7 +139,7 @@ class Player:
     ) -> np.ndarray:
         """conditions (N, C), numbers (N, S, streams) -> tokens (N, S, streams); heard (N, streams) was before."""
         columns, parts, stream, entry = np.ascontiguousarray(conditions.T), [], 0, 0
-        for decoder in self._decoders:
+        for decoder in self.decoders:
             own, tokens = slice(stream, stream + len(decoder.vocab)), slice(entry, entry + sum(decoder.vocab))
             part, before = (None if x is None else x[..., at] for x, at in ((choices, tokens), (heard, own)))
             parts.append(decoder.write(columns, numbers[..., own], temperature, part, before))
@@ -149,8 +152,8 @@ class Player:
         return Posterior(np.ascontiguousarray(mu.T), np.ascontiguousarray(sigma.T))
 
     def _ways(self, name: str, layer: int, vocab: tuple[int, ...] = ()) -> list[Way]:
-        layers = [(order, Layer(self.weights, name, layer, self.dtype, way)) for order, way in ((1, ""), (-1, "_reverse"))]
-        return [Way(order, layer, layer.tables(vocab) if vocab else []) for order, layer in layers]
+        layers = [Layer(self.weights, name, layer, self.dtype, way) for way in ("", "_reverse")]
+        return [Way(order, each, each.tables(vocab) if vocab else []) for order, each in zip((1, -1), layers)]
 
     @cached_property
     def _encoder(self) -> list[list[Way]]:
@@ -166,7 +169,7 @@ class Player:
         return [Layer(self.weights, "conductor", n, self.dtype) for n in range(self.config.conductor_layers)]
 
     @cached_property
-    def _decoders(self) -> list[TableDecoder]:
+    def decoders(self) -> list[TableDecoder]:
         layers = self.config.decoder_layers
         return [
             TableDecoder(self.weights, f"decoders.{n}", vocab, layers, self.dtype)

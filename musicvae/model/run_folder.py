@@ -12,7 +12,7 @@ from typing import Any, Self
 import torch
 
 from musicvae.files import replacing
-from musicvae.model.checkpoint import CONFIG, WEIGHTS, load_config
+from musicvae.model.config import CONFIG, WEIGHTS, load_config
 from musicvae.model.objective import REPORTING
 
 STATE, METRICS, LOCK = "training.pt", "metrics.jsonl", ".lock"

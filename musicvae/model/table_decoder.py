@@ -16,7 +16,9 @@ from musicvae.model.lstm import Cells, Dense, Layer
 class TableDecoder:
     """The decoder `name` of a model, from the weights of the model by name."""
 
-    def __init__(self, weights: Mapping[str, np.ndarray], name: str, vocab: tuple[int, ...], layers: int, dtype: np.dtype):
+    def __init__(
+        self, weights: Mapping[str, np.ndarray], name: str, vocab: tuple[int, ...], layers: int, dtype: np.dtype
+    ):
         first, *higher = (Layer(weights, f"{name}.lstm", n, dtype) for n in range(layers))
         self.vocab, self.layers = vocab, layers
         self.tables = first.tables(vocab)

@@ -10,8 +10,7 @@ from pathlib import Path
 import numpy as np
 
 SMALL = 1024  # units of a layer, below which one thread is as fast as several
-NAMES = ("scipy_openblas_{}_num_threads64_", "scipy_openblas_{}_num_threads", "openblas_{}_num_threads64_")
-NAMES += ("openblas_{}_num_threads",)
+NAMES = tuple(f"{first}openblas_{{}}_num_threads{last}" for first in ("scipy_", "") for last in ("64_", ""))
 
 
 @contextmanager

@@ -168,13 +168,15 @@ class MusicVAE(nn.Module):
         check_decoding(self.config, z, uniforms, temperature)
         if uniforms is None:
             uniforms = z.new_zeros(len(z), self.config.steps, len(self.config.vocab_sizes))
-        choices = self.to_bars(self.constrained(len(z), given, allowed).to(z.device))  # (B*U, S, V)
-        conditions, numbers = self.conduct(z), self.to_bars(uniforms.to(z.device))  # (B, U, C), (B*U, S, streams)
+        choices, numbers = self.constrained(len(z), given, allowed).to(z.device), uniforms.to(z.device)
+        conditions, size = self.conduct(z), self.config.steps // self.config.bars  # (B, U, C), S
         if self.config.bar_start == "silent":
-            return self.to_window(self.write_bars(conditions.flatten(0, 1), numbers, choices, temperature))
+            bars = self.to_bars(numbers), self.to_bars(choices)  # (B*U, S, streams), (B*U, S, V)
+            return self.to_window(self.write_bars(conditions.flatten(0, 1), *bars, temperature))
         window = z.new_zeros(len(z), 0, len(self.config.vocab_sizes), dtype=torch.long)
-        for condition, *bar in zip(conditions.unbind(1), self.by_bar(numbers), self.by_bar(choices)):
-            window = torch.cat([window, self.write_bars(condition, *bar, temperature, last=window[:, -1:])], dim=1)
+        for condition, part, possible in zip(conditions.unbind(1), numbers.split(size, 1), choices.split(size, 1)):
+            bar = self.write_bars(condition, part, possible, temperature, last=window[:, -1:])
+            window = torch.cat([window, bar], dim=1)
         return window
 
     def write_bars(
@@ -220,10 +222,6 @@ class MusicVAE(nn.Module):
     def to_window(self, bars: Tensor) -> Tensor:
         """(B*U, S, ...) -> (B, T, ...)."""
         return bars.unflatten(0, (-1, self.config.bars)).flatten(1, 2)
-
-    def by_bar(self, bars: Tensor) -> tuple[Tensor, ...]:
-        """(B*U, ...) -> U times (B, ...)."""
-        return bars.unflatten(0, (-1, self.config.bars)).unbind(1)
 
     def check(self, tokens: Tensor) -> Tensor:
         """The tokens themselves, or ValueError; their range on the CPU only, as elsewhere that stops the queue."""

@@ -1,7 +1,9 @@
 """Named vectors of the latent space <-> attributes.safetensors, beside the weights of a model or anywhere."""
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import safetensors.numpy
@@ -10,6 +12,7 @@ from safetensors import SafetensorError
 from musicvae.files import replacing
 
 ATTRIBUTES = "attributes.safetensors"
+FORMAT = 1  # of the report beside them
 
 
 def save_vectors(path: str | Path, vectors: Mapping[str, np.ndarray]) -> None:
@@ -36,3 +39,21 @@ def load_vectors(path: str | Path, latent_size: int | None = None) -> dict[str, 
             wanted = f"this model needs {latent_size} numbers" if latent_size else "a vector is a row of numbers"
             raise ValueError(f"{path}: {name!r} has {found}; {wanted}, so learn it anew")
     return dict(sorted(vectors.items()))
+
+
+def read_report(path: Path) -> dict[str, Any]:
+    """The JSON beside a file of vectors; empty if there is none. Raises ValueError if it is damaged."""
+    beside = report_path(path)
+    if not beside.exists():
+        return {}
+    try:
+        report = json.loads(beside.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{beside}: damaged ({error}). Delete it, and learn the attributes anew") from None
+    if not isinstance(report, dict) or report.get("format") != FORMAT:
+        raise ValueError(f"{beside}: not a report of format {FORMAT}. Delete it, and learn the attributes anew")
+    return report
+
+
+def report_path(path: Path) -> Path:
+    return path.with_suffix(".json")
