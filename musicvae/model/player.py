@@ -96,6 +96,8 @@ class Player:
         check_decoding(config, z, uniforms, temperature)
         numbers = np.zeros((len(z), config.steps, streams)) if uniforms is None else uniforms
         choices = constrained(config, len(z), given, allowed)
+        if not len(z):
+            return np.zeros(numbers.shape, np.int64)
         conditions, bars, size = self.conduct(z), config.bars, config.steps // config.bars
         with few_threads(config.decoder_units):
             if config.bar_start == "silent":
