@@ -9,10 +9,10 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "musicvae"
 ROWS = [
-    "files archive extras model.crc32c model.onnx_decoder model.noise model.threads model.drawing evaluation.ngram",
+    "files archive extras model.crc32c model.noise model.threads model.drawing evaluation.ngram",
     "music.metre music.workers music.unique model.config model.lstm model.latent model.flow evaluation.arpa",
     "music.guard model.vae model.weights model.table_decoder model.bundle model.tfjs model.magenta_names model.vectors",
-    "evaluation.results model.checkpoint model.player model.objective model.bar_prior model.recurrence",
+    "evaluation.results model.onnx_decoder model.checkpoint model.player model.objective model.bar_prior model.recurrence",
     "music.midi music.sources model.feed",
     "music.representation model.torch_player model.prior model.run_folder model.onnx model.magenta hub",
     "music.windows music.pianoroll music.panels music.synth model.training evaluation.streams",
