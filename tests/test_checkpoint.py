@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import safetensors.numpy
 import safetensors.torch
 import torch
 
@@ -141,7 +142,7 @@ def test_a_save_that_fails_leaves_the_old_run(run: Path, monkeypatch: pytest.Mon
 
     torch.manual_seed(1)
     before = load_run(run).model.state_dict()
-    target = (safetensors.torch, "save_file") if moment == "write" else (files.os, "replace")
+    target = (safetensors.numpy, "save_file") if moment == "write" else (files.os, "replace")
     monkeypatch.setattr(*target, fail)
     with pytest.raises(OSError):
         save_run(run, MusicVAE(TRIO), load_config(run))

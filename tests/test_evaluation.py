@@ -34,7 +34,7 @@ VALUES = {"melody": (0, 0, 0, 1, C4, E4), "drums": (0, 0, KICK, KICK + HAT, SNAR
 
 
 class Recorder(Player):
-    """A real player whose model keeps what it was asked for and what it wrote."""
+    """A real player whose model keeps, as tensors, what it was asked for and what it wrote."""
 
     def __init__(self, model):
         super().__init__(model.config, arrays(model))
@@ -42,7 +42,8 @@ class Recorder(Player):
 
     def decode(self, z, uniforms=None, temperature=1.0):
         tokens = super().decode(z, uniforms, temperature)
-        self.calls.append((z, uniforms, temperature, tokens))
+        z, uniforms, written = (x if x is None else torch.from_numpy(x) for x in (z, uniforms, tokens))
+        self.calls.append((z, uniforms, temperature, written))
         return tokens
 
 
