@@ -14,8 +14,8 @@ import torch
 from folders import in_this_process, tune, write
 
 from musicvae.composer import Composer
-from musicvae.model.checkpoint import RunConfig
-from musicvae.model.vae import ModelConfig, MusicVAE
+from musicvae.model.config import ModelConfig, RunConfig
+from musicvae.model.vae import MusicVAE
 from musicvae.music import dataset as dataset_module
 from musicvae.music.dataset import Dataset
 from musicvae.music.key import find_keys, pitch_class_steps

@@ -15,14 +15,14 @@ import numpy as np
 import pytest
 import torch
 
-from musicvae.model.checkpoint import RunConfig, load_config, load_run
+from musicvae.model.checkpoint import load_run
+from musicvae.model.config import PRIOR, ModelConfig, RunConfig, load_config
 from musicvae.model.feed import Feed
 from musicvae.model.objective import TrainingConfig, kl_weight, objective, own_share
-from musicvae.model.prior import PRIOR
 from musicvae.model.stages import Windows
 from musicvae.model.trainer import Trainer
 from musicvae.model.training import TrainingResult, train
-from musicvae.model.vae import ModelConfig, MusicVAE, draw
+from musicvae.model.vae import MusicVAE, draw
 
 torch.set_num_threads(1)  # models this small are slower on two
 
