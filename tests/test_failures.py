@@ -92,7 +92,7 @@ RUNS = [  # what is done to a run folder, and the line that encode and reconstru
     (weight(first(float("inf"))), NOT_FINITE),
     (
         weight(lambda bias: bias.to(torch.int8)),
-        "RUN/model.safetensors: the tensor to_mu.bias is of torch.int8; weights are floating point numbers",
+        "RUN/model.safetensors: the tensor to_mu.bias is of int8; weights are floating point numbers",
     ),
     (
         content("config.json", DEEP),

@@ -317,7 +317,7 @@ def test_another_way_to_draw_samples_leaves_the_reconstruction_as_it_was_measure
     after = json.loads(kept.read_text())
     assert after["reconstruction"] == before["reconstruction"] and after["errors"] == before["errors"]
     assert after["quality"]["temperature 0.5, no round"] == before["quality"]["temperature 0.5"]
-    assert after["quality"]["temperature 0.5"] != before["quality"]["temperature 0.5"]
+    assert any(after["quality"][name] != found for name, found in before["quality"].items())
     page = (results / "RESULTS.md").read_text()
     assert ", 1 round of pseudo-Gibbs sampling" in page and "| temperature 0.5, no round |" in page
     settings.write_text(plain)

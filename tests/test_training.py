@@ -267,10 +267,10 @@ def test_the_end_of_the_time_only_pauses(tmp_path: Path, whole: Path, monkeypatc
 def test_a_finished_run_is_left_alone(tmp_path: Path) -> None:
     short = replace(CONFIG, steps=3)
     go(tmp_path, short)
-    before = {path.name: (path.stat().st_mtime_ns, path.read_bytes()) for path in tmp_path.iterdir()}
+    before = {path.name: (path.stat().st_mtime_ns, path.read_bytes()) for path in tmp_path.glob("*.*")}
     result = go(tmp_path, short)
     assert result.finished and result.resumed_from == result.step == 3
-    assert {path.name: (path.stat().st_mtime_ns, path.read_bytes()) for path in tmp_path.iterdir()} == before
+    assert {path.name: (path.stat().st_mtime_ns, path.read_bytes()) for path in tmp_path.glob("*.*")} == before
 
 
 def test_a_kill_between_checkpoint_and_model_is_made_good(tmp_path: Path) -> None:

@@ -9,7 +9,9 @@ from safetensors import SafetensorError, deserialize
 
 from musicvae.files import replacing
 
-DTYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2", "I64": "<i8", "I32": "<i4"}
+DTYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2"} | {
+    f"{sign}{8 * size}": f"<{sign.lower()}{size}" for sign in "IU" for size in (1, 2, 4, 8)
+}
 
 
 def read_tensors(path: str | Path) -> dict[str, np.ndarray]:
@@ -22,7 +24,9 @@ def read_tensors(path: str | Path) -> dict[str, np.ndarray]:
         for name, tensor in deserialize(Path(path).read_bytes()):
             kind = tensor["dtype"]
             if kind not in DTYPES:
-                raise ValueError(f"its tensor {name} holds numbers of another kind, {kind}; known are {', '.join(DTYPES)}")
+                raise ValueError(
+                    f"its tensor {name} holds numbers of another kind, {kind}; known are {', '.join(DTYPES)}"
+                )
             values = np.frombuffer(tensor["data"], DTYPES[kind])
             if kind == "BF16":  # the upper half of fp32
                 values = (values.astype("<u4") << 16).view("<f4")
