@@ -1,4 +1,4 @@
-# make music: install, then write music with the models in the box. make test: install, then run all tests.
+# make music: install what playing needs, then write music with the models in the box. make test: install all, run all tests.
 VENV ?= .venv
 PYTHON ?= python3
 # On Windows (make from Git Bash or MSYS2) a virtual environment keeps its programs in another folder.

@@ -1,6 +1,7 @@
-"""Decoding: the fast decoder beside nn.LSTM called a step at a time, and beside what this machine allows.
+"""Decoding: the player in NumPy beside nn.LSTM called a step at a time, and beside what this machine allows.
 
     python benchmarks/sampling.py                                          # speed
+    python benchmarks/sampling.py --before ../old                          # also the decoder of another checkout
     python benchmarks/sampling.py --accuracy DATASET --boxed melody-2      # what int8 costs on the test split
 
 The reference is our own plain decoder, `MusicVAE.decode`, which calls nn.LSTM at every step. A hierarchical model has
@@ -14,6 +15,8 @@ Gates, softmax, the draw and Python are left out, so a share of 1 cannot be reac
 repetitions; ratios and shares are of processor time, which neighbours disturb less than the clock.
 """
 
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -31,10 +34,11 @@ from training import Product
 from musicvae.composer import load
 from musicvae.evaluation.estimates import estimate_means
 from musicvae.evaluation.reconstruction import draw_windows
-from musicvae.model.checkpoint import RunConfig
-from musicvae.model.sampling import FastDecoder
+from musicvae.model.config import ModelConfig, RunConfig
+from musicvae.model.threads import openblas
+from musicvae.model.torch_player import player_of
 from musicvae.model.trainer import new_model
-from musicvae.model.vae import ModelConfig, MusicVAE, draw_prior, draw_uniforms
+from musicvae.model.vae import MusicVAE, draw_prior, draw_uniforms
 from musicvae.music.dataset import Dataset
 from musicvae.presets import preset
 
@@ -53,6 +57,7 @@ class Options:
     windows: tuple[int, ...] = (1, 16)
     threads: int = 1
     seconds: float = 2.0  # of each figure at least, and two repetitions
+    before: Path | None = None  # a checkout from before the player, whose fast decoder in torch is measured too
     accuracy: Path | None = None  # a data set: measure what int8 costs instead
     boxed: str = "melody-2"  # of this model in the box, or run
     limit: int = 4096  # windows, drawn; 0 takes all
@@ -150,7 +155,7 @@ def ways(model: MusicVAE, windows: int, folder: Path) -> dict[str, Callable[[], 
         alike.load_state_dict(model.state_dict(), assign=True)
         name = NAMES[way] if sizes.bars > 1 else STEPWISE
         found[f"nn.LSTM, {name}"] = partial(alike.decode, z, uniforms, 0.5)
-        found[f"fast, {name}"] = partial(FastDecoder(alike).decode, z, uniforms, 0.5)
+        found[f"player, {name}"] = partial(player_of(alike).decode, z.numpy(), uniforms.numpy(), 0.5)
         if HAS_ONNX:
             for precision in ("fp32", "int8"):
                 decoder = onnx_decoder(alike, folder / name, precision == "int8")
@@ -163,8 +168,36 @@ def onnx_decoder(model: MusicVAE, folder: Path, int8: bool) -> Any:
     from musicvae.model.onnx_decoder import OnnxDecoder
 
     if not folder.exists():
-        export_onnx(model, RunConfig(model=model.config), folder)
+        export_onnx(player_of(model), RunConfig(model=model.config), folder)
     return OnnxDecoder(folder, int8=int8, threads=torch.get_num_threads())
+
+
+BEFORE = """
+import sys, time, torch
+sys.path.insert(0, {checkout!r})
+from musicvae.model.sampling import FastDecoder
+from musicvae.model.config import ModelConfig
+from musicvae.model.vae import MusicVAE, draw_prior, draw_uniforms
+torch.set_num_threads({threads})
+model = MusicVAE(ModelConfig(**{sizes!r})).eval()
+z, numbers = draw_prior({windows}, model.config.latent_size, 0), draw_uniforms({windows}, model.config.steps, 1, 0)
+decoder, found, began = FastDecoder(model), [], time.perf_counter()
+decoder.decode(z, numbers, 0.5)
+while len(found) < 2 or time.perf_counter() - began < {seconds}:
+    wall, processor = time.perf_counter(), time.process_time()
+    decoder.decode(z, numbers, 0.5)
+    found.append((time.perf_counter() - wall, time.process_time() - processor))
+print(*(min(column) for column in zip(*found)))
+"""
+
+
+def before(config: ModelConfig, windows: int, options: Options) -> Time:
+    """The fast decoder of another checkout, bars side by side, in a process of its own."""
+    values = {"windows": windows, "threads": options.threads, "seconds": options.seconds}
+    values |= {"checkout": str(options.before), "sizes": vars(config)}
+    code = BEFORE.format(**values)
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    return Time(*map(float, done.stdout.split()))
 
 
 def measure(name: str, size: str, options: Options) -> None:
@@ -186,6 +219,9 @@ def measure(name: str, size: str, options: Options) -> None:
                 print(f"{NAMES[way] if config.bars > 1 else STEPWISE}: {flops:.3f} GFLOP, "
                       f"{read:.3f} GB of weights read, bound {1e3 * possible[way]:.1f} ms")  # fmt: skip
             print(f"{'':28} {'wall ms':>10} {'processor ms':>13} {'ratio':>7} {'share of bound':>15}")
+            if options.before:
+                taken = before(config, windows, options)
+                print(f"{'before, bars side by side':28} {1e3 * taken.wall:10.1f} {1e3 * taken.processor:13.1f}")
             for name, run in ways(model, windows, Path(folder)).items():
                 taken = least(run, options.seconds)
                 reference = reference or taken.processor
@@ -213,14 +249,14 @@ def measure_accuracy(options: Options) -> None:
     uniforms = draw_uniforms(*shape, seed=0)
     noise = draw_prior(shape[0], composer.latent_size, 0).numpy()
     with tempfile.TemporaryDirectory() as name:
-        export_onnx(composer.model, composer.config, Path(name))
+        export_onnx(composer.player, composer.config, Path(name))
         int8 = OnnxDecoder(name, threads=options.threads)
     print(f"{options.boxed}: {len(tokens):,} test windows of {len(set(groups)):,} groups; accuracy (95 % interval)")
     for way, z, temperature in (
         ("sampled, z drawn", posterior.mu + posterior.sigma * noise, 1.0),
         ("most likely, z = mu", posterior.mu, 0.0),
     ):
-        fp32 = composer.decoder.decode(torch.from_numpy(z), uniforms, temperature).numpy()
+        fp32 = composer.player.decode(z, uniforms.numpy(), temperature)
         right = [(written == tokens).mean((1, 2)) for written in (fp32, int8.decode(z, uniforms.numpy(), temperature))]
         found = estimate_means(np.stack([*right, right[1] - right[0]], axis=1), groups)
         cells = [f"{e.value:.4f} ({e.low:.4f} to {e.high:.4f})" for e in found]
@@ -230,6 +266,8 @@ def measure_accuracy(options: Options) -> None:
 
 def main(options: Options) -> None:
     torch.set_num_threads(options.threads)
+    if blas := openblas():
+        blas[1](options.threads)
     if options.accuracy:
         measure_accuracy(options)
         return

@@ -21,13 +21,13 @@ from typing import Any, Literal, NamedTuple
 import torch
 import tyro
 
+from musicvae.model.config import ModelConfig
 from musicvae.model.feed import Feed
 from musicvae.model.objective import TrainingConfig
 from musicvae.model.precision import denormals_flushed
 from musicvae.model.stages import Windows
 from musicvae.model.trainer import Trainer, new_model
 from musicvae.model.trial import chosen_precision
-from musicvae.model.vae import ModelConfig
 from musicvae.presets import preset
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from musicvae.model.checkpoint import RunConfig
+    from musicvae.model.config import RunConfig
 
 PRETRAINED = Path(__file__).parent / "pretrained"
 
@@ -39,7 +39,7 @@ def find_here(name: str | Path) -> Path | None:
 
 def models() -> "dict[str, RunConfig]":
     """The models in the box, by name."""
-    from musicvae.model.checkpoint import load_config
+    from musicvae.model.config import load_config
 
     return {name: load_config(PRETRAINED / name) for name in _names()}
 

@@ -17,6 +17,7 @@ from musicvae.commands.latent import average, grid, interpolate, vary
 from musicvae.commands.output import gathered, spelled_out
 from musicvae.commands.playing import decode, encode, inspect, page, reconstruct, sample
 from musicvae.commands.training import evaluate, models, train
+from musicvae.extras import EXTRAS, missing
 
 COMMANDS: dict[str, Callable[..., None]] = {
     "sample": sample,
@@ -115,6 +116,8 @@ def reason(error: BaseException) -> str:
     text = str(error)
     if isinstance(error, MemoryError) or "allocate memory" in text or "out of memory" in text:
         return f"not enough memory{f' ({text.splitlines()[0]})' if text else ''}. Ask for less at once"
+    if isinstance(error, ModuleNotFoundError) and (error.name or "").partition(".")[0] in EXTRAS:
+        return missing(str(error.name))
     if isinstance(error, RecursionError):
         return "a file is nested too deeply to be read"
     if isinstance(error, UnicodeEncodeError):

@@ -4,11 +4,11 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from importlib.util import find_spec
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Union
 
 import numpy as np
-import torch
 
 from musicvae.box import find_model
 from musicvae.files import replacing
@@ -22,27 +22,24 @@ from musicvae.limits import (
     checked_variation,
 )
 from musicvae.model import latent
-from musicvae.model.bar_prior import BarPrior
-from musicvae.model.checkpoint import WEIGHTS, RunConfig, load_run, save_run
-from musicvae.model.prior import PRIOR, Prior, load_prior
-from musicvae.model.sampling import FastDecoder
-from musicvae.model.vae import MusicVAE, draw_prior, draw_uniforms
+from musicvae.model.config import PRIOR, WEIGHTS, RunConfig, load_config
+from musicvae.model.drawing import BarDraw, Draw, load_prior
+from musicvae.model.noise import draw_prior, draw_uniforms
+from musicvae.model.player import Player, Posterior
 from musicvae.model.vectors import ATTRIBUTES, load_vectors
+from musicvae.model.weights import save_weights
 from musicvae.music.cutting import Span, cut, paste, silenced, silent_steps, trimmed
 from musicvae.music.midi import DEFAULT_TEMPO, STEPS_PER_BAR, Song
 from musicvae.music.representation import Representation, representation
+
+if TYPE_CHECKING:
+    from musicvae.model.torch_player import TorchPlayer
+    from musicvae.model.vae import MusicVAE
 
 CARD = "README.md"
 BATCH = 128  # windows decoded or encoded at once
 ROUND_TEMPERATURE = 0.5  # of pseudo-Gibbs sampling
 FARTHEST = 1000.0  # a number of z may be so large; the prior hardly ever goes beyond 5
-
-
-class Posterior(NamedTuple):
-    """q(z|x) of each window of a song (eq. 6, 7): normal, with mean mu and deviation sigma, each (windows, Z)."""
-
-    mu: np.ndarray
-    sigma: np.ndarray
 
 
 class Encoding(NamedTuple):
@@ -89,16 +86,21 @@ Place = Song | Phrase  # a song stands for the first of its windows that is full
 
 @dataclass(frozen=True, repr=False)
 class Composer:
-    """A trained model together with the representation of its music."""
+    """A trained model together with the representation of its music.
 
-    model: MusicVAE
+    The model is a player of NumPy, or one of torch, of which a player is made at its first use: weights that change
+    later need a new Composer.
+    """
+
+    source: Union[Player, "MusicVAE"]
     config: RunConfig
     representation: Representation
     folder: Path | None = None  # of the run, where its attribute vectors are
 
     def __repr__(self) -> str:
         music = f"{self.representation.name} of {self.bars} bars, z of {self.latent_size} numbers"
-        return f"<Composer {self.name or 'without a name'}: {music}, on {self._device}>"
+        device = "cpu" if isinstance(self.source, Player) else next(self.source.parameters()).device
+        return f"<Composer {self.name or 'without a name'}: {music}, on {device}>"
 
     @property
     def name(self) -> str:
@@ -107,7 +109,7 @@ class Composer:
     @property
     def steps(self) -> int:
         """Steps of a window."""
-        return self.model.config.steps
+        return self.config.model.steps
 
     @property
     def bars(self) -> int:
@@ -116,12 +118,25 @@ class Composer:
 
     @property
     def latent_size(self) -> int:
-        return self.model.config.latent_size
+        return self.config.model.latent_size
 
     @cached_property
-    def decoder(self) -> FastDecoder:
-        """Writes the tokens of `model.decode`, faster; prepared at its first use."""
-        return FastDecoder(self.model)
+    def player(self) -> Union[Player, "TorchPlayer"]:
+        """What encodes and decodes: in NumPy, or in torch for a model on another device than the CPU."""
+        if isinstance(self.source, Player):
+            return self.source
+        from musicvae.model.torch_player import player_of
+
+        return player_of(self.source)
+
+    @cached_property
+    def model(self) -> "MusicVAE":
+        """The model in torch, in fp32 and eval mode if it was loaded."""
+        if not isinstance(self.source, Player):
+            return self.source
+        from musicvae.model.checkpoint import to_model
+
+        return to_model(self.source.config, self.source.weights)
 
     def sample(
         self,
@@ -135,9 +150,9 @@ class Composer:
         return self.decode(self.draw(n, seed, rounds), temperature, seed, tempo)
 
     @cached_property
-    def prior(self) -> Prior | None:
-        """What turns N(0, I) into the prior, if the model has it; see `model/prior.py`. ValueError for a broken one."""
-        path, sizes = self.folder / PRIOR if self.folder else None, self.model.config
+    def prior(self) -> Draw | None:
+        """What turns N(0, I) into the prior, if the model has it (`model/drawing.py`). ValueError for a broken one."""
+        path, sizes = self.folder / PRIOR if self.folder else None, self.config.model
         summary = sizes.condition_size if sizes.encoder_bars > 1 else 0
         return load_prior(path, sizes.latent_size, summary) if path and os.path.lexists(path) else None
 
@@ -154,26 +169,25 @@ class Composer:
         for number in range(checked_rounds(self.config.rounds if rounds is None else rounds)):
             fresh = int(np.random.SeedSequence((seed, number)).generate_state(1, np.uint64)[0] >> 1)
             mu, sigma = self.encode_tokens(self.decode_tokens(z, ROUND_TEMPERATURE, fresh))
-            z = mu + sigma * draw_prior(n, self.latent_size, fresh).numpy()
+            z = mu + sigma * draw_prior(n, self.latent_size, fresh)
         return z
 
     def _drawn(self, n: int, seed: int) -> np.ndarray:
         """z (n, Z) from the prior, before any round."""
-        sizes, spread = self.model.config, self.config.spread
-        count = sizes.encoder_bars * sizes.condition_size if isinstance(self.prior, BarPrior) else 0
+        sizes, spread = self.config.model, self.config.spread
+        count = sizes.encoder_bars * sizes.condition_size if isinstance(self.prior, BarDraw) else 0
         noise = draw_prior(checked_number(n), count + self.latent_size, checked_seed(seed))
         if self.prior is None:
-            return noise.numpy()
+            return noise
         if not 0 <= spread < float("inf"):
             raise ValueError(f"the settings of {self.name} say a spread of {spread:g}; it must be 0 or more")
-        with torch.inference_mode():
-            if isinstance(self.prior, BarPrior):
-                of_bars, noise = noise.split([count, self.latent_size], dim=1)
-                summaries = self.prior.inverse(spread * of_bars.double().unflatten(1, (sizes.encoder_bars, -1)))
-                q = self.model.posterior_of_bars(summaries.float().to(self._device))
-                z = (q.mean.cpu() + q.stddev.cpu() * noise).numpy()
-            else:
-                z = self.prior.inverse(spread * noise.double()).float().numpy()
+        if isinstance(self.prior, BarDraw):
+            of_bars, noise = np.split(noise, [count], axis=1)
+            of_bars = of_bars.astype(np.float64).reshape(n, sizes.encoder_bars, -1)
+            q = self.player.posterior_of_bars(self.prior.inverse(spread * of_bars).astype(np.float32))
+            z = q.mu + q.sigma * noise
+        else:
+            z = self.prior.inverse(spread * noise.astype(np.float64)).astype(np.float32)
         if not (np.abs(z) <= FARTHEST).all():
             raise ValueError(
                 f"{self.folder}/{PRIOR} draws vectors beyond {FARTHEST:g}, so it is damaged. Copy it again, or delete "
@@ -196,11 +210,7 @@ class Composer:
     def encode_tokens(self, tokens: np.ndarray) -> Posterior:
         """tokens (N, T, streams) -> q(z|x) of each window. Raises ValueError for a model without an encoder."""
         self.check_encodes()
-        parts = []
-        with torch.inference_mode():
-            for at in range(0, len(tokens), BATCH):
-                q = self.model.encode(torch.from_numpy(np.asarray(tokens[at : at + BATCH], np.int64)).to(self._device))
-                parts.append((q.mean.float().cpu().numpy(), q.stddev.float().cpu().numpy()))
+        parts = [self.player.encode(np.asarray(tokens[n : n + BATCH])) for n in range(0, len(tokens), BATCH)]
         return Posterior(*(np.concatenate(column) for column in zip(*parts)))
 
     def check_encodes(self) -> None:
@@ -230,13 +240,13 @@ class Composer:
         if not (np.abs(z) <= FARTHEST).all():
             raise ValueError(f"z has values that are not finite, or beyond {FARTHEST:g}; most music is within -5 to 5")
         checked_temperature(temperature)
-        streams = len(self.model.config.vocab_sizes)
+        streams = len(self.config.model.vocab_sizes)
         uniforms = draw_uniforms(1 if alike else len(z), self.steps, streams, checked_seed(seed))
-        uniforms = uniforms.expand(len(z), -1, -1)
-        parts = []
-        for at in range(0, len(z), BATCH):
-            part = torch.from_numpy(z[at : at + BATCH]).to(self._device)
-            parts.append(self.decoder.decode(part, uniforms[at : at + BATCH], temperature).cpu().numpy())
+        uniforms = np.broadcast_to(uniforms, (len(z), *uniforms.shape[1:]))
+        parts = [
+            self.player.decode(z[at : at + BATCH], uniforms[at : at + BATCH], temperature)
+            for at in range(0, len(z), BATCH)
+        ]
         return np.concatenate(parts)
 
     def reconstruct(
@@ -351,10 +361,6 @@ class Composer:
         tokens = self.decode_tokens(z, temperature, seed, alike=True)
         return [self.representation.to_song(t, float(tempo)) for t, tempo in zip(tokens, tempos)]
 
-    @property
-    def _device(self) -> torch.device:
-        return next(self.model.parameters()).device
-
     # --- models that live elsewhere ------------------------------------------------------------------------------
 
     @classmethod
@@ -378,13 +384,20 @@ class Composer:
         there = [self.folder / file for file in files] if self.folder else []
         beside = {path.name: path.read_bytes() for path in there if path.is_file()}
         stale = [folder / file for file in files if file not in beside] if (folder / WEIGHTS).is_file() else []
-        save_run(folder, self.model, self.config, half)
+        save_weights(folder, self._weights(), self.config, half)
         for path in stale:  # of the model that was there
             path.unlink(missing_ok=True)
         for file, content in beside.items():
             with replacing(folder / file) as temporary:
                 temporary.write_bytes(content)
         return folder
+
+    def _weights(self) -> Mapping[str, np.ndarray]:
+        if isinstance(self.source, Player):
+            return self.source.weights
+        from musicvae.model.checkpoint import arrays
+
+        return arrays(self.source)
 
 
 def load(name: str | Path, device: str = "cpu") -> Composer:
@@ -393,12 +406,16 @@ def load(name: str | Path, device: str = "cpu") -> Composer:
     Raises ValueError for none of that name (it lists what there is), and where model and music do not fit each other.
     """
     folder = find_model(name)
-    run = load_run(folder, device)
-    music = representation(run.config.representation, run.config.drum_map or "current")
-    found, steps = run.config.model.vocab_sizes, run.config.model.steps
+    config = load_config(folder)
+    music = representation(config.representation, config.drum_map or "current")
+    found, steps = config.model.vocab_sizes, config.model.steps
     if found != music.vocab_sizes or steps % STEPS_PER_BAR:
         raise ValueError(
-            f"{folder}: the model has vocab_sizes {found} and {steps} steps; {run.config.representation} needs "
+            f"{folder}: the model has vocab_sizes {found} and {steps} steps; {config.representation} needs "
             f"{music.vocab_sizes} and whole bars of {STEPS_PER_BAR} steps. Mend config.json, or train again"
         )
-    return Composer(run.model, run.config, music, folder)
+    if device == "cpu" or (device == "auto" and find_spec("torch") is None):
+        return Composer(Player.load(folder, config.model), config, music, folder)
+    from musicvae.model.checkpoint import load_run
+
+    return Composer(load_run(folder, device).model, config, music, folder)

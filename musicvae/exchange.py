@@ -8,11 +8,13 @@ from musicvae.composer import Composer, load
 from musicvae.files import replacing
 from musicvae.limits import check_free
 from musicvae.model.bundle import Bundle
-from musicvae.model.checkpoint import RunConfig, save_run
+from musicvae.model.checkpoint import save_run
+from musicvae.model.config import RunConfig
 from musicvae.model.crc32c import compiled
 from musicvae.model.magenta import export_weights, hears_bits, import_weights
 from musicvae.model.magenta_names import DRUM_BITS, Original, recognise
 from musicvae.model.onnx import export_onnx
+from musicvae.model.player import Player
 from musicvae.model.tfjs import CONFIG, SHARD, Folder, write_folder
 from musicvae.music.midi import STEPS_PER_BAR
 from musicvae.music.representation import DRUM_MAPS, NAMES, representation
@@ -227,7 +229,8 @@ def export_onnx_runtime(model: str, out: Path, overwrite: bool = False) -> list[
     """A run, or a model in the box, -> a folder that ONNX Runtime decodes from; returns what the user should know."""
     check_free(out, "--onnx", overwrite)
     composer = load(model)
-    export_onnx(composer.model, composer.config, out)
+    assert isinstance(composer.player, Player), "it was loaded for the CPU"
+    export_onnx(composer.player, composer.config, out)
     sizes = [sum(p.stat().st_size for p in out.glob(kind)) / 1e6 for kind in ("*.onnx", "*.int8.onnx")]
     return [f"the decoder of {composer.name}: fp32 {sizes[0] - sizes[1]:.1f} MB, int8 {sizes[1]:.1f} MB"]
 

@@ -12,8 +12,8 @@ import threading
 from pathlib import Path
 from typing import Any
 
-from musicvae.model.checkpoint import CONFIG, WEIGHTS, load_config
-from musicvae.model.prior import PRIOR
+from musicvae.extras import missing
+from musicvae.model.config import CONFIG, PRIOR, WEIGHTS, load_config
 from musicvae.model.vectors import ATTRIBUTES
 
 SECONDS = 2.0  # for the hub's first answer, whatever the network does
@@ -41,8 +41,7 @@ def fetch(name: str, revision: str | None = None) -> Path:
         from huggingface_hub import constants
         from huggingface_hub.errors import HfHubHTTPError
     except ImportError:
-        need = "huggingface_hub is needed: pip install huggingface_hub"
-        raise ValueError(f"{name} is no folder here, and to look on the hub {need}") from None
+        raise ValueError(f"{name} is no folder here, and to look on the hub: {missing('huggingface_hub')}") from None
     endpoint = (os.environ.get("HF_ENDPOINT") or constants.ENDPOINT).rstrip("/")
     where: dict[str, Any] = {"revision": revision, "endpoint": endpoint}
     try:

@@ -13,7 +13,7 @@ from musicvae.evaluation.command import fitting_dataset
 from musicvae.evaluation.reconstruction import draw_windows
 from musicvae.files import replacing
 from musicvae.model.latent import attribute_vector
-from musicvae.model.vectors import load_vectors, save_vectors
+from musicvae.model.vectors import FORMAT, load_vectors, read_report, report_path, save_vectors
 from musicvae.music.attributes import attribute_units, measure
 from musicvae.music.midi import STEPS_PER_BAR, Song
 from musicvae.music.reasons import MidiError
@@ -21,7 +21,6 @@ from musicvae.music.representation import Representation
 from musicvae.music.sources import list_sources, read_sources
 from musicvae.music.windows import TooManyWindows, find_windows
 
-FORMAT = 1
 SCALE = "An amount of 1 adds the mean vector of one group less that of the other"
 CONTRARY = -0.1  # standard deviations of its own attribute; a vector that does less than this is not learnt
 LEAST_WINDOWS = 10  # in a group; the mean of fewer says more about them than about the attribute
@@ -186,24 +185,6 @@ def save_learned(path: Path, composer: Composer, learned: Learned) -> dict[str, 
     with replacing(report_path(path)) as temporary:
         temporary.write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     return report
-
-
-def read_report(path: Path) -> dict[str, Any]:
-    """The JSON beside a file of vectors; empty if there is none. Raises ValueError if it is damaged."""
-    beside = report_path(path)
-    if not beside.exists():
-        return {}
-    try:
-        report = json.loads(beside.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{beside}: damaged ({error}). Delete it, and learn the attributes anew") from None
-    if not isinstance(report, dict) or report.get("format") != FORMAT:
-        raise ValueError(f"{beside}: not a report of format {FORMAT}. Delete it, and learn the attributes anew")
-    return report
-
-
-def report_path(path: Path) -> Path:
-    return path.with_suffix(".json")
 
 
 def _all_groups(values: dict[str, np.ndarray], units: dict[str, str]) -> list[tuple[str, Groups, str]]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from musicvae.archive import ENDINGS, is_archive, unpacked
 from musicvae.model.bundle import Bundle
-from musicvae.model.checkpoint import WEIGHTS
+from musicvae.model.config import WEIGHTS
 from musicvae.model.tfjs import CONFIG, MANIFEST, Folder
 
 BUNDLE_FILE = re.compile(r"(.+)\.(?:index|meta|data-\d{5}-of-\d{5})")

@@ -5,8 +5,8 @@ import re
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
+from musicvae.model.config import ModelConfig
 from musicvae.model.objective import TrainingConfig
-from musicvae.model.vae import ModelConfig
 from musicvae.music.midi import STEPS_PER_BAR
 from musicvae.music.representation import representation
 

@@ -12,13 +12,13 @@ import torch
 
 from musicvae.composer import Composer, load
 from musicvae.limits import checked_threads, seconds
-from musicvae.model.checkpoint import RunConfig
+from musicvae.model.config import ModelConfig, RunConfig
 from musicvae.model.objective import TrainingConfig
 from musicvae.model.run_folder import STATE, begun_steps
 from musicvae.model.trainer import new_model
 from musicvae.model.training import TrainingResult, train
 from musicvae.model.trial import planned_steps
-from musicvae.model.vae import ModelConfig, MusicVAE
+from musicvae.model.vae import MusicVAE
 from musicvae.music.dataset import Dataset
 from musicvae.music.forms import formed
 from musicvae.presets import Preset, change, preset

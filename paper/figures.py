@@ -25,8 +25,7 @@ from schematic import draw_model
 from musicvae.composer import Composer
 from musicvae.evaluation.attributes import measure_effects
 from musicvae.evaluation.interpolation import mixed_paths
-from musicvae.learn import read_report
-from musicvae.model.vectors import ATTRIBUTES
+from musicvae.model.vectors import ATTRIBUTES, read_report
 from musicvae.music.attributes import C_MAJOR, measure
 from musicvae.music.midi import STEPS_PER_BAR, Song, join
 from musicvae.music.panels import VERMILION, Blocks, Panel, panels

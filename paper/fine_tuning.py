@@ -22,7 +22,7 @@ from musicvae.composer import Composer, load
 from musicvae.evaluation.command import KINDS, fitting_dataset
 from musicvae.evaluation.reconstruction import draw_windows, evaluate_reconstruction
 from musicvae.files import replacing
-from musicvae.model.checkpoint import RunConfig
+from musicvae.model.config import RunConfig
 from musicvae.model.training import train
 from musicvae.music.dataset import Dataset
 from musicvae.presets import preset

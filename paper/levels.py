@@ -24,12 +24,13 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from musicvae.model.checkpoint import load_run
+from musicvae.model.config import ModelConfig
 from musicvae.model.feed import Feed, draw_noise, draw_uniform
 from musicvae.model.objective import TrainingConfig, dropout, kl_from_prior
 from musicvae.model.precision import wants_bf16
 from musicvae.model.recurrence import Recurrent
 from musicvae.model.stages import faster
-from musicvae.model.vae import ModelConfig, MusicVAE
+from musicvae.model.vae import MusicVAE
 from musicvae.music.dataset import Dataset
 from musicvae.train import keep_memory
 

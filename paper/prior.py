@@ -24,9 +24,10 @@ from levels import check_levels
 from musicvae.composer import Composer, load
 from musicvae.model.bar_prior import BarPrior
 from musicvae.model.checkpoint import load_run, save_run
+from musicvae.model.config import PRIOR
 from musicvae.model.flow import Flow
 from musicvae.model.precision import wants_bf16
-from musicvae.model.prior import PRIOR, Cloud, Prior, Summaries, fit, save_prior
+from musicvae.model.prior import Cloud, Prior, Summaries, fit, save_prior
 from musicvae.music.dataset import Dataset
 
 CPU, BATCH = torch.device("cpu"), 4096  # windows in memory at once

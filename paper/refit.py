@@ -25,7 +25,8 @@ from whiten import dense_layer
 
 from musicvae.box import find_model
 from musicvae.evaluation.reconstruction import draw_windows
-from musicvae.model.checkpoint import RunConfig, load_run, save_run
+from musicvae.model.checkpoint import load_run, save_run
+from musicvae.model.config import RunConfig
 from musicvae.model.feed import draw_noise
 from musicvae.model.vae import MusicVAE
 from musicvae.music.dataset import Dataset

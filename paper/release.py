@@ -17,7 +17,7 @@ from tables import trained_before
 from musicvae.box import PRETRAINED
 from musicvae.composer import load
 from musicvae.evaluation.command import TEMPERATURES, evaluate_model
-from musicvae.model.checkpoint import WEIGHTS
+from musicvae.model.config import WEIGHTS
 from musicvae.music.dataset import Dataset
 
 SAMPLES, FIGURES = 256, "evaluation.json"

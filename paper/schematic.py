@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from musicvae.model.vae import ModelConfig, MusicVAE
+from musicvae.model.config import ModelConfig
+from musicvae.model.vae import MusicVAE
 from musicvae.music.panels import BLUE, GREEN, VERMILION
 
 if TYPE_CHECKING:

@@ -30,8 +30,7 @@ from musicvae.evaluation.quality import measure_quality
 from musicvae.evaluation.reconstruction import draw_windows, evaluate_reconstruction
 from musicvae.evaluation.results import plain
 from musicvae.files import replacing
-from musicvae.model.checkpoint import WEIGHTS
-from musicvae.model.prior import PRIOR
+from musicvae.model.config import PRIOR, WEIGHTS
 from musicvae.model.run_folder import METRICS
 from musicvae.music.dataset import Dataset
 

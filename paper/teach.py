@@ -31,11 +31,12 @@ from torch.nn import functional as F
 
 from musicvae.evaluation.reconstruction import draw_windows
 from musicvae.files import replacing
-from musicvae.model.checkpoint import RunConfig, load_run, save_run
+from musicvae.model.checkpoint import load_run, save_run
+from musicvae.model.config import RunConfig
 from musicvae.model.feed import Feed, draw_noise, draw_uniform
 from musicvae.model.objective import TrainingConfig, learning_rate, objective
 from musicvae.model.precision import wants_bf16
-from musicvae.model.sampling import FastDecoder
+from musicvae.model.torch_player import player_of
 from musicvae.model.vae import MusicVAE, Output
 from musicvae.music.dataset import Dataset
 from musicvae.music.representation import representation
@@ -72,11 +73,12 @@ def dream(teacher: MusicVAE, n: int, seed: int = 0) -> Dreams:
             f"the teacher has {len(config.vocab_sizes)} streams; only a teacher of one stream is supported"
         )
     z = draw_noise((n, config.latent_size), seed, 5).numpy().astype(np.float16)
-    tokens, decoder = np.empty((n, config.steps, 1), np.uint16), FastDecoder(teacher)
+    tokens, decoder = np.empty((n, config.steps, 1), np.uint16), player_of(teacher)
     generator = torch.Generator().manual_seed(seed)
     for at in range(0, n, DREAMT):
-        part = torch.from_numpy(z[at : at + DREAMT].astype(np.float32))
-        tokens[at : at + DREAMT] = decoder.decode(part, torch.rand(len(part), config.steps, 1, generator=generator))
+        part = z[at : at + DREAMT].astype(np.float32)
+        numbers = torch.rand(len(part), config.steps, 1, generator=generator).numpy()
+        tokens[at : at + DREAMT] = decoder.decode(part, numbers)
     return Dreams(z, tokens)
 
 
@@ -128,7 +130,7 @@ def compare(student: MusicVAE, teacher: MusicVAE, tokens: np.ndarray, dreams: Dr
     likely token, both after the true ones; sampled accuracy: of the real windows, by either decoder, temperature 1.
     """
     figures: dict[str, list[float]] = {}
-    decoders = {"student": FastDecoder(student), "teacher": FastDecoder(teacher)}
+    decoders = {"student": player_of(student), "teacher": player_of(teacher)}
     for at in range(0, len(tokens), DREAMT):
         real = torch.from_numpy(np.asarray(tokens[at : at + DREAMT], np.int64))
         posterior = student.encode(real)
@@ -136,7 +138,9 @@ def compare(student: MusicVAE, teacher: MusicVAE, tokens: np.ndarray, dreams: Dr
         uniforms = draw_uniform((*real.shape,), 0, 7, at)
         values = decoder_loss(student, z, real, teacher.predict_steps(real, z)[0])[1]
         for name, decoder in decoders.items():
-            values[f"{name}_sampled_accuracy"] = float((decoder.decode(z, uniforms) == real).float().mean())
+            values[f"{name}_sampled_accuracy"] = float(
+                (decoder.decode(z.numpy(), uniforms.numpy()) == real.numpy()).mean()
+            )
         dreamt = Dreams(dreams.z[at : at + DREAMT], dreams.tokens[at : at + DREAMT]).batch(0, min(len(real), DREAMT))
         imagined = decoder_loss(student, *dreamt, teacher.predict_steps(dreamt[1], dreamt[0])[0])[1]
         for name, value in {**values, **{f"dreams_{name}": value for name, value in imagined.items()}}.items():

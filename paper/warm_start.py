@@ -23,7 +23,8 @@ from torch import Tensor, nn
 
 from musicvae.composer import load
 from musicvae.evaluation.reconstruction import draw_windows
-from musicvae.model.checkpoint import RunConfig, save_run
+from musicvae.model.checkpoint import save_run
+from musicvae.model.config import RunConfig
 from musicvae.model.trainer import new_model
 from musicvae.model.vae import MusicVAE, StepDecoder
 from musicvae.music.dataset import Dataset

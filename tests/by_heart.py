@@ -12,10 +12,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from musicvae.model.checkpoint import RunConfig
+from musicvae.model.config import ModelConfig, RunConfig
 from musicvae.model.objective import TrainingConfig
 from musicvae.model.training import train
-from musicvae.model.vae import ModelConfig
 from musicvae.music.midi import MidiError, Song
 from musicvae.music.representation import representation
 from musicvae.music.windows import find_windows

@@ -5,7 +5,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from musicvae.model.vae import ModelConfig, MusicVAE, draw_prior, draw_uniforms
+from musicvae.model.config import ModelConfig
+from musicvae.model.vae import MusicVAE, draw_prior, draw_uniforms
 
 NEAR = 1e-5  # of a probability, or at temperature 0 of a logit
 KINDS: dict[str, dict[str, Any]] = {

@@ -16,11 +16,10 @@ from musicvae.learn import (
     learn_from_dataset,
     learn_from_folders,
     quartiles,
-    read_report,
     save_learned,
 )
 from musicvae.model.latent import attribute_vector
-from musicvae.model.vectors import ATTRIBUTES, load_vectors, save_vectors
+from musicvae.model.vectors import ATTRIBUTES, load_vectors, read_report, save_vectors
 from musicvae.music.attributes import attribute_units, measure
 from musicvae.music.representation import Drums, Melody, Trio, representation
 

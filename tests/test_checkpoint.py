@@ -5,12 +5,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import safetensors.numpy
 import safetensors.torch
 import torch
 
 from musicvae import files
-from musicvae.model.checkpoint import RunConfig, load_config, load_run, save_run
-from musicvae.model.vae import ModelConfig, MusicVAE, draw_prior, draw_uniforms
+from musicvae.model.checkpoint import load_run, save_run
+from musicvae.model.config import ModelConfig, RunConfig, load_config
+from musicvae.model.vae import MusicVAE, draw_prior, draw_uniforms
 
 torch.set_num_threads(1)  # models this small are slower on two
 

@@ -12,8 +12,9 @@ import pytest
 from musicvae import cli
 from musicvae.commands.output import gathered
 from musicvae.composer import Composer
-from musicvae.model.checkpoint import RunConfig, load_run
-from musicvae.model.vae import ModelConfig, MusicVAE
+from musicvae.model.checkpoint import load_run
+from musicvae.model.config import ModelConfig, RunConfig
+from musicvae.model.vae import MusicVAE
 from musicvae.music.midi import Song
 from musicvae.music.representation import Drums, Melody
 from musicvae.presets import preset

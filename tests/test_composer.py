@@ -6,8 +6,9 @@ import torch
 
 from musicvae.box import find_model
 from musicvae.composer import Composer, load
-from musicvae.model.checkpoint import RunConfig, save_run
-from musicvae.model.vae import ModelConfig, MusicVAE
+from musicvae.model.checkpoint import save_run
+from musicvae.model.config import ModelConfig, RunConfig
+from musicvae.model.vae import MusicVAE
 from musicvae.music.midi import Song
 from musicvae.music.representation import representation
 

@@ -13,8 +13,9 @@ from smf import file, notes, track
 from musicvae.composer import Composer
 from musicvae.evaluation.density import Densified, Originals, measure_density, melody_of, sparse_windows
 from musicvae.evaluation.results import plain, save_results
-from musicvae.model.checkpoint import RunConfig, save_run
-from musicvae.model.vae import ModelConfig, MusicVAE
+from musicvae.model.checkpoint import save_run
+from musicvae.model.config import ModelConfig, RunConfig
+from musicvae.model.vae import MusicVAE
 from musicvae.music.dataset import DatasetSettings
 from musicvae.music.key import IN_KEY, NO_KEY, find_keys, key_name, pitch_class_steps
 from musicvae.music.representation import Drums, Melody, Trio

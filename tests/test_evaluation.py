@@ -21,8 +21,10 @@ from musicvae.evaluation.reconstruction import (
     shares,
 )
 from musicvae.evaluation.statistics import compare, sample_statistics, sounding
-from musicvae.model.sampling import FastDecoder
-from musicvae.model.vae import ModelConfig, MusicVAE
+from musicvae.model.checkpoint import arrays
+from musicvae.model.config import ModelConfig
+from musicvae.model.player import Player
+from musicvae.model.vae import MusicVAE
 
 torch.set_num_threads(1)  # models this small are slower on two
 
@@ -32,18 +34,23 @@ KICK, SNARE, HAT = 1, 2, 4
 VALUES = {"melody": (0, 0, 0, 1, C4, E4), "drums": (0, 0, KICK, KICK + HAT, SNARE)}
 
 
-class Recorder(FastDecoder):
-    """A real decoder whose model keeps what it was asked for and what it wrote."""
+class Recorder(Player):
+    """A real player whose model keeps, as tensors, what it was asked for and what it wrote."""
+
+    def __init__(self, model):
+        super().__init__(model.config, arrays(model))
+        self.calls = model.calls
 
     def decode(self, z, uniforms=None, temperature=1.0):
         tokens = super().decode(z, uniforms, temperature)
-        self.model.calls.append((z, uniforms, temperature, tokens))
+        z, uniforms, written = (x if x is None else torch.from_numpy(x) for x in (z, uniforms, tokens))
+        self.calls.append((z, uniforms, temperature, written))
         return tokens
 
 
 @pytest.fixture(autouse=True)
 def recorder(monkeypatch):
-    monkeypatch.setattr(reconstruction, "FastDecoder", Recorder)
+    monkeypatch.setattr(reconstruction, "player_of", Recorder)
 
 
 def tiny(vocab_sizes=(130, 130, 512), steps=8, bars=2, latent_size=6):

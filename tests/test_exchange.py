@@ -18,11 +18,12 @@ from folders import build
 from musicvae.composer import load
 from musicvae.evaluation.command import evaluate_model
 from musicvae.exchange import export_magenta_js, import_checkpoint
-from musicvae.model.checkpoint import RunConfig, load_run, save_run
+from musicvae.model.checkpoint import load_run, save_run
+from musicvae.model.config import ModelConfig, RunConfig
 from musicvae.model.objective import TrainingConfig
 from musicvae.model.tfjs import Folder
 from musicvae.model.training import train
-from musicvae.model.vae import ModelConfig, MusicVAE
+from musicvae.model.vae import MusicVAE
 from musicvae.music.dataset import Dataset, DatasetSettings
 from musicvae.music.representation import DRUM_MAPS, representation
 

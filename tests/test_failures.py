@@ -14,10 +14,11 @@ import pytest
 import safetensors.torch
 import torch
 
-from musicvae.model.checkpoint import RunConfig, save_run
+from musicvae.model.checkpoint import save_run
+from musicvae.model.config import ModelConfig, RunConfig
 from musicvae.model.objective import TrainingConfig
 from musicvae.model.training import train
-from musicvae.model.vae import ModelConfig, MusicVAE
+from musicvae.model.vae import MusicVAE
 from musicvae.music.representation import Melody
 
 SIZES = ModelConfig((130,), 32, latent_size=8, encoder_units=8, decoder_units=8, encoder_layers=1, decoder_layers=1)
@@ -91,7 +92,7 @@ RUNS = [  # what is done to a run folder, and the line that encode and reconstru
     (weight(first(float("inf"))), NOT_FINITE),
     (
         weight(lambda bias: bias.to(torch.int8)),
-        "RUN/model.safetensors: the tensor to_mu.bias is of torch.int8; weights are floating point numbers",
+        "RUN/model.safetensors: the tensor to_mu.bias is of int8; weights are floating point numbers",
     ),
     (
         content("config.json", DEEP),

@@ -10,8 +10,9 @@ import torch
 from folders import MELODY, build, tunes, write
 
 from musicvae.composer import load
-from musicvae.model.checkpoint import RunConfig, save_run
-from musicvae.model.vae import ModelConfig, MusicVAE
+from musicvae.model.checkpoint import save_run
+from musicvae.model.config import ModelConfig, RunConfig
+from musicvae.model.vae import MusicVAE
 from musicvae.model.vectors import ATTRIBUTES, save_vectors
 from musicvae.music.midi import Song
 from musicvae.music.representation import Melody

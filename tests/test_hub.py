@@ -16,9 +16,10 @@ import musicvae
 from musicvae.cli import main
 from musicvae.composer import Composer, load
 from musicvae.hub import SECONDS, fetch, is_hub_name
-from musicvae.model.checkpoint import RunConfig, save_run
-from musicvae.model.prior import PRIOR, Flow, save_prior
-from musicvae.model.vae import ModelConfig, MusicVAE
+from musicvae.model.checkpoint import save_run
+from musicvae.model.config import PRIOR, ModelConfig, RunConfig
+from musicvae.model.prior import Flow, save_prior
+from musicvae.model.vae import MusicVAE
 from musicvae.model.vectors import ATTRIBUTES, save_vectors
 
 PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy")

@@ -22,8 +22,9 @@ from musicvae.evaluation.interpolation import (
     relative_cost,
     train_language_models,
 )
-from musicvae.model.checkpoint import RunConfig, save_run
-from musicvae.model.vae import ModelConfig, MusicVAE
+from musicvae.model.checkpoint import save_run
+from musicvae.model.config import ModelConfig, RunConfig
+from musicvae.model.vae import MusicVAE
 from musicvae.music.dataset import DatasetSettings
 from musicvae.music.representation import Melody, Trio
 

@@ -6,9 +6,10 @@ from dataclasses import replace
 import pytest
 import torch
 
+from musicvae.model.config import ModelConfig
 from musicvae.model.level import install, solve
 from musicvae.model.objective import kl_from_prior
-from musicvae.model.vae import ModelConfig, MusicVAE
+from musicvae.model.vae import MusicVAE
 
 torch.set_num_threads(1)  # models this small are slower on two
 

@@ -9,6 +9,7 @@ from bundle_writer import TINY, Tensors, logits, posterior, random_tensors, writ
 from torch.nn import functional as F
 
 from musicvae.model.bundle import Bundle
+from musicvae.model.config import ModelConfig
 from musicvae.model.magenta import (
     Imported,
     drum_rows,
@@ -20,7 +21,7 @@ from musicvae.model.magenta import (
 from musicvae.model.magenta_names import recognise
 from musicvae.model.objective import kl_from_prior
 from musicvae.model.tfjs import Folder, write_folder
-from musicvae.model.vae import ModelConfig, MusicVAE
+from musicvae.model.vae import MusicVAE
 
 torch.set_num_threads(1)  # models this small are slower on two
 

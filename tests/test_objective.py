@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch.distributions import Normal, kl_divergence
 
+from musicvae.model.config import ModelConfig
 from musicvae.model.objective import (
     TrainingConfig,
     figures,
@@ -16,7 +17,7 @@ from musicvae.model.objective import (
     objective,
     sums,
 )
-from musicvae.model.vae import ModelConfig, MusicVAE, Output
+from musicvae.model.vae import MusicVAE, Output
 
 torch.set_num_threads(1)  # models this small are slower on two
 

@@ -11,10 +11,11 @@ from decoding import KINDS, TEMPERATURES, build, drawn, near_ties
 
 from musicvae.composer import load
 from musicvae.exchange import export_onnx_runtime
-from musicvae.model.checkpoint import RunConfig
+from musicvae.model.checkpoint import arrays
+from musicvae.model.config import RunConfig
 from musicvae.model.onnx import export_onnx
-from musicvae.model.onnx_decoder import OnnxDecoder, draw
-from musicvae.model.vae import draw as plain_draw
+from musicvae.model.onnx_decoder import OnnxDecoder
+from musicvae.model.player import Player
 
 for package in ("onnx", "onnxruntime"):
     pytest.importorskip(package, reason=f"{package} is not installed: make test installs it")
@@ -31,7 +32,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_fp32_graphs_write_the_plain_tokens_but_for_near_ties(kind: str, tmp_path: Path) -> None:
     for layers in (1, 3):
         model, folder = build(kind, layers), tmp_path / str(layers)
-        export_onnx(model, RunConfig(model=model.config), folder)
+        export_onnx(Player(model.config, arrays(model)), RunConfig(model=model.config), folder)
         decoder, (z, uniforms) = OnnxDecoder(folder, int8=False), drawn(model, 20)
         for temperature in TEMPERATURES:
             tokens = torch.from_numpy(decoder.decode(z.numpy(), uniforms.numpy(), temperature))
@@ -51,18 +52,8 @@ def test_int8_writes_nearly_the_music_of_fp32(exported: Path) -> None:
 
 def test_int8_weights_take_a_quarter_of_the_room(exported: Path) -> None:
     whole, short = (sum(p.stat().st_size for p in exported.glob(kind)) for kind in ("*[!8].onnx", "*.int8.onnx"))
-    tables = load("melody-2").decoder.tables()[0].tokens[0].numel() * 4  # they stay in fp32: no product reads them
+    tables = load("melody-2").player.decoders[0].tables[0].size * 4  # they stay in fp32: no product reads them
     assert short - tables < 0.3 * (whole - tables)
-
-
-@pytest.mark.parametrize("temperature", [0.0, 0.3, 1.0, 1e-300])
-def test_the_draw_is_that_of_the_plain_decoder(temperature: float) -> None:
-    generator = torch.Generator().manual_seed(0)
-    logits, numbers = torch.randn(500, 130, generator=generator) * 4, torch.rand(500, generator=generator)
-    logits[0, 0], numbers[0] = -torch.inf, 0.0  # what cannot be is not drawn, not even by the least of numbers
-    assert (
-        draw(logits.numpy(), numbers.numpy(), temperature).tolist() == plain_draw(logits, numbers, temperature).tolist()
-    )
 
 
 def test_decoding_imports_no_torch(exported: Path) -> None:

@@ -14,8 +14,8 @@ import torch
 from folders import in_this_process, tune, write
 
 from musicvae.composer import Composer
-from musicvae.model.checkpoint import RunConfig
-from musicvae.model.vae import ModelConfig, MusicVAE
+from musicvae.model.config import ModelConfig, RunConfig
+from musicvae.model.vae import MusicVAE
 from musicvae.music import dataset as dataset_module
 from musicvae.music.dataset import Dataset
 from musicvae.music.key import find_keys, pitch_class_steps
@@ -317,7 +317,7 @@ def test_another_way_to_draw_samples_leaves_the_reconstruction_as_it_was_measure
     after = json.loads(kept.read_text())
     assert after["reconstruction"] == before["reconstruction"] and after["errors"] == before["errors"]
     assert after["quality"]["temperature 0.5, no round"] == before["quality"]["temperature 0.5"]
-    assert after["quality"]["temperature 0.5"] != before["quality"]["temperature 0.5"]
+    assert any(after["quality"][name] != found for name, found in before["quality"].items())
     page = (results / "RESULTS.md").read_text()
     assert ", 1 round of pseudo-Gibbs sampling" in page and "| temperature 0.5, no round |" in page
     settings.write_text(plain)

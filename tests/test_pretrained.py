@@ -10,8 +10,7 @@ from musicvae.box import PRETRAINED, models
 from musicvae.composer import load
 from musicvae.evaluation.command import KINDS
 from musicvae.evaluation.statistics import sample_statistics
-from musicvae.model.checkpoint import WEIGHTS
-from musicvae.model.prior import PRIOR
+from musicvae.model.config import PRIOR, WEIGHTS
 from musicvae.music.midi import Song
 
 NAMES = sorted(models())

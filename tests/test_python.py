@@ -11,10 +11,9 @@ import torch
 import musicvae
 from musicvae.composer import Composer
 from musicvae.evaluation.reconstruction import draw_windows
-from musicvae.model.checkpoint import RunConfig
+from musicvae.model.config import ModelConfig, RunConfig
 from musicvae.model.objective import TrainingConfig
 from musicvae.model.training import train
-from musicvae.model.vae import ModelConfig
 from musicvae.music.guard import MidiError
 from musicvae.music.midi import Song
 from musicvae.music.representation import Melody

@@ -10,8 +10,9 @@ from test_paper import PAPER, script
 from torch.nn import functional as F
 
 from musicvae.composer import load
-from musicvae.model.checkpoint import RunConfig, load_run, save_run
-from musicvae.model.vae import ModelConfig, MusicVAE, StepDecoder
+from musicvae.model.checkpoint import load_run, save_run
+from musicvae.model.config import ModelConfig, RunConfig
+from musicvae.model.vae import MusicVAE, StepDecoder
 from musicvae.music.dataset import Dataset
 from musicvae.train import train_preset
 

@@ -8,16 +8,16 @@ import numpy as np
 import pytest
 import torch
 
-from musicvae.model.checkpoint import RunConfig, load_config, load_run
+from musicvae.model.checkpoint import load_run
+from musicvae.model.config import PRIOR, ModelConfig, RunConfig, load_config
 from musicvae.model.feed import Feed
 from musicvae.model.objective import TrainingConfig, kl_from_prior
-from musicvae.model.prior import PRIOR
 from musicvae.model.prior_stage import OfPrior
 from musicvae.model.stages import Bars, Windows
 from musicvae.model.trainer import Trainer, new_model
 from musicvae.model.training import train
 from musicvae.model.trial import planned_steps, seconds_per_step
-from musicvae.model.vae import ModelConfig, MusicVAE
+from musicvae.model.vae import MusicVAE
 from musicvae.presets import preset
 from musicvae.train import with_bars_of
 

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from musicvae.model.checkpoint import RunConfig, load_run, save_run
-from musicvae.model.vae import ModelConfig, MusicVAE
+from musicvae.model.checkpoint import load_run, save_run
+from musicvae.model.config import ModelConfig, RunConfig
+from musicvae.model.vae import MusicVAE
 
 SCRIPT = Path(__file__).parent.parent / "paper" / "teach.py"
 spec = importlib.util.spec_from_file_location("teach", SCRIPT)

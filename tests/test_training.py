@@ -15,14 +15,14 @@ import numpy as np
 import pytest
 import torch
 
-from musicvae.model.checkpoint import RunConfig, load_config, load_run
+from musicvae.model.checkpoint import load_run
+from musicvae.model.config import PRIOR, ModelConfig, RunConfig, load_config
 from musicvae.model.feed import Feed
 from musicvae.model.objective import TrainingConfig, kl_weight, objective, own_share
-from musicvae.model.prior import PRIOR
 from musicvae.model.stages import Windows
 from musicvae.model.trainer import Trainer
 from musicvae.model.training import TrainingResult, train
-from musicvae.model.vae import ModelConfig, MusicVAE, draw
+from musicvae.model.vae import MusicVAE, draw
 
 torch.set_num_threads(1)  # models this small are slower on two
 
@@ -267,10 +267,10 @@ def test_the_end_of_the_time_only_pauses(tmp_path: Path, whole: Path, monkeypatc
 def test_a_finished_run_is_left_alone(tmp_path: Path) -> None:
     short = replace(CONFIG, steps=3)
     go(tmp_path, short)
-    before = {path.name: (path.stat().st_mtime_ns, path.read_bytes()) for path in tmp_path.iterdir()}
+    before = {path.name: (path.stat().st_mtime_ns, path.read_bytes()) for path in tmp_path.glob("*.*")}
     result = go(tmp_path, short)
     assert result.finished and result.resumed_from == result.step == 3
-    assert {path.name: (path.stat().st_mtime_ns, path.read_bytes()) for path in tmp_path.iterdir()} == before
+    assert {path.name: (path.stat().st_mtime_ns, path.read_bytes()) for path in tmp_path.glob("*.*")} == before
 
 
 def test_a_kill_between_checkpoint_and_model_is_made_good(tmp_path: Path) -> None:

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from musicvae.model.vae import ModelConfig, MusicVAE, draw, draw_prior, draw_uniforms
+from musicvae.model.config import ModelConfig
+from musicvae.model.vae import MusicVAE, draw, draw_prior, draw_uniforms
 
 torch.set_num_threads(1)  # models this small are slower on two
 

@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 if TYPE_CHECKING:
     from musicvae.composer import Composer
@@ -31,7 +31,8 @@ from musicvae.commands.options import (
 from musicvae.commands.output import Files, Output, write
 
 Vectors = Annotated[
-    Path | None, arg(metavar="FILE", help="Attribute vectors beside those of the model, as written by attribute learn.")
+    Optional[Path],  # noqa: UP045 (see Track)
+    arg(metavar="FILE", help="Attribute vectors beside those of the model, as written by attribute learn."),
 ]
 
 MAX_SKIPPED = 20  # named on screen
@@ -87,8 +88,7 @@ def learn(
 def show(model: Model, /, vectors: Vectors = None, json: Json = False) -> None:
     """List the attributes of a model, how far each moves the music, and what else it changes."""
     from musicvae.box import find_model
-    from musicvae.learn import read_report
-    from musicvae.model.vectors import ATTRIBUTES
+    from musicvae.model.vectors import ATTRIBUTES, read_report
 
     path = find_model(model) / ATTRIBUTES
     own, report = read_report(path), read_report(vectors or path)
@@ -211,7 +211,7 @@ def bend(
 def warn(path: Path | None, variants: Iterable[dict[str, float]]) -> None:
     """Prints which vectors hardly change what they are named for, and on stderr which amounts were never measured."""
     from musicvae.evaluation.attributes import WEAK, own_change
-    from musicvae.learn import read_report
+    from musicvae.model.vectors import read_report
 
     report = (read_report(path) if path else {}) or {"columns": [], "attributes": {}}
     given: dict[str, list[float]] = {}

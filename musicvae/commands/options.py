@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, Optional
 
 if TYPE_CHECKING:
     from musicvae.composer import Composer
@@ -24,8 +24,8 @@ Overwrite = Annotated[bool, arg(help="Write into a folder that holds files, repl
 Number = Annotated[int, arg(aliases=["-n"], help="How many.")]
 Temperature = Annotated[float, arg(help="0 is the most likely music, 1 the model's own spread.")]
 Seed = Annotated[int, arg(help="The same seed writes the same files.")]
-MelodyTrack = Annotated[
-    str | None,
+MelodyTrack = Annotated[  # Optional: for `str | None` tyro imports typeguard, which takes as long as NumPy
+    Optional[str],  # noqa: UP045
     arg(
         metavar="TRACK", help="The track that is the melody, by number or name; by default the one that inspect marks."
     ),

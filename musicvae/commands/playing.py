@@ -1,7 +1,7 @@
 """What musicians ask of a model: new phrases, rebuilt ones, songs as vectors and back, and what a file holds."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Optional
 
 from tyro.conf import Positional, arg
 
@@ -46,7 +46,7 @@ def sample(
     seed: Seed = 0,
     tempo: Annotated[float, arg(help="Beats a minute.")] = 120.0,
     rounds: Annotated[
-        int | None,
+        Optional[int],  # noqa: UP045 (see Track)
         arg(
             help="How often each vector is decoded and encoded again before it is played: more makes music more usual, "
             "and at last monotonous. By default as often as suits the model."

@@ -17,7 +17,8 @@ from torch.nn import functional as F
 
 from musicvae.evaluation.streams import checked_windows, count_common_onsets, count_onsets, stream_names
 from musicvae.model.objective import kl_from_prior
-from musicvae.model.sampling import FastDecoder
+from musicvae.model.player import Player
+from musicvae.model.torch_player import TorchPlayer, player_of
 from musicvae.model.vae import MusicVAE, draw_prior, draw_uniforms
 
 WAYS = {  # the fields of StreamReport, and how a table names them
@@ -112,12 +113,12 @@ def evaluate_reconstruction(
     noise = draw_prior(len(tokens), model.config.latent_size, for_z)
     uniforms = draw_uniforms(len(tokens), tokens.shape[1], len(kinds), for_tokens)
     parts = []
-    decoder = FastDecoder(model)
+    player = player_of(model)
     with _frozen(model):
         for i in range(0, len(tokens), batch_size):
             rows = slice(i, i + batch_size)
             truth = tokens[rows].astype(np.int64)
-            parts.append(_reconstruct(decoder, truth, noise[rows], uniforms[rows], kinds, on_written))
+            parts.append(_reconstruct(model, player, truth, noise[rows], uniforms[rows], kinds, on_written))
             if on_batch:
                 on_batch(min(i + batch_size, len(tokens)))
     return _report(parts, groups, kinds, tokens.shape[1], seed, resamples, for_bootstrap)
@@ -152,28 +153,28 @@ class Part(NamedTuple):
 
 
 def _reconstruct(
-    decoder: FastDecoder,
+    model: MusicVAE,
+    player: Player | TorchPlayer,
     tokens: np.ndarray,
     noise: Tensor,
     uniforms: Tensor,
     kinds: tuple[str, ...],
     on_written: Callable[[dict[str, np.ndarray]], None] | None,
 ) -> Part:
-    model = decoder.model
     truth = model.check(torch.from_numpy(tokens)).to(next(model.parameters()).device)
     posterior = model.encode(truth)
     mu = posterior.mean
     z = mu + posterior.stddev * noise.to(mu.device)
     drawn, drawn_nats = _teacher_force(model, truth, z)
-    written = {
-        "sampled": decoder.decode(z, uniforms),
-        "sampled_mu": decoder.decode(mu, uniforms),  # the same uniforms, so that the two lines differ by z alone
-        "greedy_mu": decoder.decode(mu, temperature=0),
-        "teacher_forced": drawn,
-        "teacher_forced_mu": _teacher_force(model, truth, mu)[0],
-        "nothing": torch.zeros_like(truth),
+    from_z, from_mu, numbers = z.cpu().numpy(), mu.cpu().numpy(), uniforms.numpy()
+    arrays = {
+        "sampled": player.decode(from_z, numbers),
+        "sampled_mu": player.decode(from_mu, numbers),  # the same numbers, so that the two lines differ by z alone
+        "greedy_mu": player.decode(from_mu, temperature=0),
+        "teacher_forced": drawn.cpu().numpy(),
+        "teacher_forced_mu": _teacher_force(model, truth, mu)[0].cpu().numpy(),
+        "nothing": np.zeros_like(tokens),
     }
-    arrays = {way: written[way].cpu().numpy() for way in WAYS}
     if on_written:
         on_written(arrays)
     counts = np.stack([count(array, tokens, kinds) for array in arrays.values()], axis=1)

@@ -14,9 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from musicvae.model.flow import WIDEST, Flow
-
-LAGS = (1, 2, 4, 8)  # bars before
+from musicvae.model.drawing import LAGS, WIDEST
+from musicvae.model.flow import Flow
 
 
 class BarPrior(nn.Module):

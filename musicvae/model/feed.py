@@ -7,8 +7,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from musicvae.model.config import ModelConfig
 from musicvae.model.objective import TrainingConfig
-from musicvae.model.vae import ModelConfig
 
 Augment = Callable[[np.ndarray, np.random.Generator], np.ndarray]
 

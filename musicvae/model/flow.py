@@ -11,7 +11,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-WIDEST = 2.0  # the logarithm of a scale stays within this
+from musicvae.model.drawing import WIDEST
 
 
 class Flow(nn.Module):

@@ -14,8 +14,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from musicvae.model.config import ModelConfig
 from musicvae.model.magenta_names import DRUM_BITS, DRUM_TOKENS, Cell, Original, check_variables, layout
-from musicvae.model.vae import ModelConfig, MusicVAE
+from musicvae.model.vae import MusicVAE
 
 GATES = (0, 2, 1, 3)  # i, j, f, o of i, f, g, o, and the other way round
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from musicvae.model.vae import ModelConfig
+from musicvae.model.config import ModelConfig
 
 Shapes = Mapping[str, tuple[int, ...]]
 

@@ -4,7 +4,7 @@
     rng = np.random.default_rng(1)
     tokens = decoder.decode(rng.standard_normal((4, decoder.latent_size)), decoder.uniforms(4, rng), temperature=0.5)
 
-Shapes as in sampling.py; the tokens of the fp32 graphs are those of `MusicVAE.decode` but for near ties.
+Shapes as in table_decoder.py; the tokens of the fp32 graphs are those of `MusicVAE.decode` but for near ties.
 """
 
 import json
@@ -13,6 +13,8 @@ from typing import Any
 
 import numpy as np
 
+from musicvae.extras import missing
+from musicvae.model.table_decoder import draw
 from musicvae.shell import command
 
 
@@ -87,25 +89,16 @@ class OnnxDecoder:
             heads = np.split(found.pop("logits"), np.cumsum(vocab_sizes)[:-1], axis=1)
             feed |= {name.removeprefix("next/"): state for name, state in found.items()}
             for k, (head, u) in enumerate(zip(heads, uniforms[:, step].T)):
-                tokens[:, step, k] = draw(head, u, temperature)
+                tokens[:, step, k] = draw(head.T, u, temperature)
             heard = tokens[:, step]
         return tokens.reshape(windows, self.steps, len(vocab_sizes))
-
-
-def draw(logits: np.ndarray, uniforms: np.ndarray, temperature: float) -> np.ndarray:
-    """`vae.draw` in NumPy: logits (N, V), uniforms (N) in [0, 1) -> tokens (N)."""
-    if temperature == 0:
-        return logits.argmax(axis=1)
-    odds = logits.astype(np.float64) - logits.max(axis=1, keepdims=True)
-    cumulative = np.exp(odds / temperature).cumsum(axis=1)
-    return (cumulative <= uniforms[:, None] * cumulative[:, -1:]).sum(axis=1)
 
 
 def _session(path: Path, threads: int) -> Any:
     try:
         import onnxruntime
     except ImportError:
-        raise ValueError("ONNX Runtime is not installed. Install it with: pip install onnxruntime") from None
+        raise ValueError(missing("onnxruntime")) from None
     if not path.is_file():
         again = command("export", "MODEL", "--onnx", path.parent)
         raise ValueError(f"{path} is missing. Write the folder anew with: {again}")

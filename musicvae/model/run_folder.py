@@ -13,9 +13,8 @@ from typing import Any, Self
 import torch
 
 from musicvae.files import naming, replacing
-from musicvae.model.checkpoint import CONFIG, WEIGHTS, load_config
+from musicvae.model.config import CONFIG, PRIOR, WEIGHTS, load_config
 from musicvae.model.objective import REPORTING
-from musicvae.model.prior import PRIOR
 
 STATE, METRICS, LOCK = "training.pt", "metrics.jsonl", ".lock"
 STATE_FORMAT = 2

@@ -9,13 +9,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from musicvae.model.config import ModelConfig
 from musicvae.model.feed import Feed
 from musicvae.model.objective import TrainingConfig, kl_weight
 from musicvae.model.precision import wants_bf16
 from musicvae.model.prior_stage import OfPrior
 from musicvae.model.run_folder import check_moments, check_state
 from musicvae.model.stages import Bars, Course, Stage, Windows
-from musicvae.model.vae import ModelConfig, MusicVAE
+from musicvae.model.vae import MusicVAE
 
 
 class Trainer:

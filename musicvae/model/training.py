@@ -15,11 +15,12 @@ import numpy as np
 import torch
 
 from musicvae.files import locked, replacing
-from musicvae.model.checkpoint import RunConfig, find_device, load_run, save_run
+from musicvae.model.checkpoint import find_device, load_run, save_run
+from musicvae.model.config import PRIOR, ModelConfig, RunConfig
 from musicvae.model.feed import Augment, Feed, Stream, check_windows
 from musicvae.model.objective import TrainingConfig
 from musicvae.model.precision import denormals_flushed
-from musicvae.model.prior import PRIOR, save_prior
+from musicvae.model.prior import save_prior
 from musicvae.model.prior_stage import OfPrior
 from musicvae.model.run_folder import (
     LOCK,
@@ -35,7 +36,7 @@ from musicvae.model.run_folder import (
 from musicvae.model.stages import Windows
 from musicvae.model.trainer import Trainer, new_model
 from musicvae.model.trial import chosen_precision
-from musicvae.model.vae import ModelConfig, MusicVAE
+from musicvae.model.vae import MusicVAE
 
 
 @dataclass(frozen=True)

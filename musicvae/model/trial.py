@@ -7,13 +7,14 @@ import numpy as np
 import torch
 
 from musicvae.model.checkpoint import find_device
+from musicvae.model.config import ModelConfig
 from musicvae.model.feed import Feed, check_windows
 from musicvae.model.objective import TrainingConfig
 from musicvae.model.precision import denormals_flushed, wants_bf16
 from musicvae.model.prior_stage import OfPrior
 from musicvae.model.stages import Stage
 from musicvae.model.trainer import Trainer, new_model
-from musicvae.model.vae import ModelConfig, MusicVAE
+from musicvae.model.vae import MusicVAE
 
 TRIAL_SECONDS = 1.0  # for which each precision and each stage is tried
 SPARE = 0.9  # of the time is planned for steps: the rest is for reading windows, validation and checkpoints

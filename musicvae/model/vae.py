@@ -5,7 +5,6 @@ Shapes, used in every comment below:
 A batch of music is `tokens` (B, T, streams): one integer a step for each stream (melody, bass, drums).
 """
 
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -13,52 +12,7 @@ from torch import Tensor, nn
 from torch.distributions import Normal
 from torch.nn import functional as F
 
-BAR_STARTS = ("silent", "previous")
-LARGEST = 65_536  # of any size: more is a slip of the pen, which would take all memory
-MOST_LAYERS = 64
-
-
-@dataclass(frozen=True)
-class ModelConfig:
-    """The sizes of a model; the defaults are the paper's. Raises ValueError where they make no model."""
-
-    vocab_sizes: tuple[int, ...]  # one a stream: (130,) melody, (512,) drums, (130, 130, 512) trio
-    steps: int  # T: 32 for two bars, 256 for sixteen
-    bars: int = 1  # U: 1 is the flat model, 16 the hierarchical one
-    latent_size: int = 512
-    encoder_units: int = 2048
-    encoder_layers: int = 2
-    encoder_bars: int = 1  # parts read by themselves before their summaries are read in a row; 1: the paper's encoder
-    conductor_units: int = 1024
-    conductor_layers: int = 2
-    condition_size: int = 512  # what the conductor tells each bar, and how long the summary of a bar is
-    decoder_units: int = 1024
-    decoder_layers: int = 2
-    bar_start: str = "silent"  # what the first step of a bar hears: nothing, or the previous bar's last token
-    linear: bool = False  # a linear path from all summaries to mu, and from z to all conditions, beside the LSTMs'
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "vocab_sizes", tuple(self.vocab_sizes))
-        if not self.vocab_sizes or not all(isinstance(v, int) and 1 < v <= LARGEST for v in self.vocab_sizes):
-            raise ValueError(f"vocab_sizes is {self.vocab_sizes}; needs one integer from 2 to {LARGEST} a stream")
-        for name, value in vars(self).items():
-            if name in ("vocab_sizes", "bar_start", "linear"):
-                continue
-            if not isinstance(value, int) or value < 1:
-                raise ValueError(f"{name} is {value!r}; must be an integer of at least 1")
-            most = MOST_LAYERS if name.endswith("_layers") else LARGEST
-            if value > most:
-                raise ValueError(f"{name} is {value}; must be at most {most}")
-        if self.steps % self.bars:
-            raise ValueError(f"{self.steps} steps cannot be cut into {self.bars} bars of one length")
-        if self.steps % self.encoder_bars:
-            raise ValueError(f"{self.steps} steps cannot be cut into {self.encoder_bars} encoder_bars of one length")
-        if self.bar_start not in BAR_STARTS:
-            raise ValueError(f"bar_start is {self.bar_start!r}; must be one of {', '.join(BAR_STARTS)}")
-        if self.linear and not self.bars == self.encoder_bars > 1:
-            raise ValueError(
-                f"linear needs as many encoder_bars as bars, at least 2; found {self.encoder_bars} and {self.bars}"
-            )
+from musicvae.model.config import ModelConfig, check_constraints, check_decoding, check_range, check_tokens
 
 
 class Output(NamedTuple):
@@ -207,37 +161,52 @@ class MusicVAE(nn.Module):
         return list(logits.split(self.config.vocab_sizes, dim=-1))
 
     @torch.no_grad()
-    def decode(self, z: Tensor, uniforms: Tensor | None = None, temperature: float = 1.0) -> Tensor:
-        """z (B, Z) -> tokens (B, T, streams), one step at a time: the plain reference of the fast decoder.
+    def decode(
+        self,
+        z: Tensor,
+        uniforms: Tensor | None = None,
+        temperature: float = 1.0,
+        given: Tensor | None = None,
+        allowed: Tensor | None = None,
+    ) -> Tensor:
+        """z (B, Z) -> tokens (B, T, streams), one step at a time: the reference of every other decoder.
 
         uniforms (B, T, streams) in [0, 1), from `draw_uniforms`, decide the tokens; temperature 0 (the most likely
-        token, always) needs none.
+        token, always) needs none. given (B, T, streams) are tokens to be kept, -1 where the model writes; allowed
+        (B or 1, T, V) are those that it may write, True or False, the streams side by side.
         """
-        uniforms = self.check_draw(z, uniforms, temperature)
-        conditions, numbers = self.conduct(z), self.to_bars(uniforms)  # (B, U, C), (B*U, S, streams)
+        check_decoding(self.config, z, uniforms, temperature)
+        if uniforms is None:
+            uniforms = z.new_zeros(len(z), self.config.steps, len(self.config.vocab_sizes))
+        choices, numbers = self.constrained(len(z), given, allowed).to(z.device), uniforms.to(z.device)
+        conditions, size = self.conduct(z), self.config.steps // self.config.bars  # (B, U, C), S
         if self.config.bar_start == "silent":
-            return self.to_window(self.write_bars(conditions.flatten(0, 1), numbers, temperature))
+            bars = self.to_bars(numbers), self.to_bars(choices)  # (B*U, S, streams), (B*U, S, V)
+            return self.to_window(self.write_bars(conditions.flatten(0, 1), *bars, temperature))
         window = z.new_zeros(len(z), 0, len(self.config.vocab_sizes), dtype=torch.long)
-        for condition, bar in zip(conditions.unbind(1), numbers.unflatten(0, (-1, self.config.bars)).unbind(1)):
-            window = torch.cat([window, self.write_bars(condition, bar, temperature, last=window[:, -1:])], dim=1)
+        for condition, part, possible in zip(conditions.unbind(1), numbers.split(size, 1), choices.split(size, 1)):
+            bar = self.write_bars(condition, part, possible, temperature, last=window[:, -1:])
+            window = torch.cat([window, bar], dim=1)
         return window
 
     def write_bars(
-        self, conditions: Tensor, uniforms: Tensor, temperature: float, last: Tensor | None = None
+        self, conditions: Tensor, uniforms: Tensor, choices: Tensor, temperature: float, last: Tensor | None = None
     ) -> Tensor:
         """conditions (N, C), uniforms (N, S, streams) -> tokens (N, S, streams) of N bars that do not hear each other.
 
-        last (N, 1, streams) are the tokens that the first steps hear; without it (or empty) they hear nothing.
+        choices (N, S, V) are the tokens that may be written. last (N, 1, streams) are the tokens that the first steps
+        hear; without it (or empty) they hear nothing.
         """
         silence = conditions.new_zeros(len(conditions), 1, sum(self.config.vocab_sizes))
         previous = silence if last is None or not last.numel() else self.one_hot(last)
         states: list[tuple[Tensor, Tensor] | None] = [None] * len(self.decoders)  # nothing crosses a bar line
         written = []
-        for numbers in uniforms.unbind(1):  # (N, streams)
-            heads: list[Tensor] = []
+        for numbers, possible in zip(uniforms.unbind(1), choices.unbind(1)):  # (N, streams), (N, V)
+            parts: list[Tensor] = []
             for i, (decoder, heard) in enumerate(zip(self.decoders, self.split(previous))):
                 logits, states[i] = decoder(heard, conditions, states[i])
-                heads += logits[:, 0].split(decoder.vocab_sizes, dim=-1)
+                parts.append(logits[:, 0])
+            heads = torch.cat(parts, dim=-1).masked_fill(~possible, -torch.inf).split(self.config.vocab_sizes, dim=-1)
             chosen = [draw(head, u, temperature) for head, u in zip(heads, numbers.unbind(-1))]
             written.append(torch.stack(chosen, dim=-1))  # (N, streams)
             previous = self.one_hot(written[-1].unsqueeze(1))
@@ -266,32 +235,22 @@ class MusicVAE(nn.Module):
 
     def check(self, tokens: Tensor) -> Tensor:
         """The tokens themselves, or ValueError; their range on the CPU only, as elsewhere that stops the queue."""
-        wanted = (self.config.steps, len(self.config.vocab_sizes))
-        if tokens.dim() != 3 or tokens.shape[1:] != wanted or tokens.is_floating_point():
-            found = f"{str(tokens.dtype).removeprefix('torch.')} {tuple(tokens.shape)}"
-            raise ValueError(
-                f"tokens are {found}; the model needs integers (batch, {wanted[0]} steps, {wanted[1]} streams)"
-            )
+        check_tokens(self.config, tokens)
         if tokens.device.type == "cpu" and tokens.numel():
-            for i, (stream, size) in enumerate(zip(tokens.long().unbind(-1), self.config.vocab_sizes)):
-                low, high = (int(x) for x in stream.aminmax())
-                if low < 0 or high >= size:
-                    raise ValueError(f"stream {i} has tokens {low} to {high}; the model has 0 to {size - 1}")
+            edges = [stream.aminmax() for stream in tokens.long().unbind(-1)]
+            check_range(self.config, [(int(low), int(high)) for low, high in edges])
         return tokens
 
-    def check_draw(self, z: Tensor, uniforms: Tensor | None, temperature: float) -> Tensor:
-        """The uniforms on the device of z, or ValueError."""
-        if z.dim() != 2 or z.shape[1] != self.config.latent_size:
-            raise ValueError(f"z has shape {tuple(z.shape)}; the model needs (batch, {self.config.latent_size})")
-        if not 0 <= temperature < float("inf"):
-            raise ValueError(f"temperature is {temperature}; must be 0 (the most likely token) or more")
-        wanted = (len(z), self.config.steps, len(self.config.vocab_sizes))
-        if uniforms is None and temperature == 0:
-            return z.new_zeros(wanted)
-        if uniforms is None or uniforms.shape != wanted:
-            found = "missing" if uniforms is None else f"of shape {tuple(uniforms.shape)}"
-            raise ValueError(f"uniforms are {found}; {len(z)} vectors need {wanted}")
-        return uniforms.to(z.device)
+    def constrained(self, count: int, given: Tensor | None, allowed: Tensor | None) -> Tensor:
+        """Which tokens may be written (B, T, V), or ValueError."""
+        check_constraints(self.config, count, given, allowed)
+        vocab = torch.tensor(self.config.vocab_sizes)
+        free = torch.ones(count, self.config.steps, int(vocab.sum()), dtype=torch.bool)
+        free = free if allowed is None else allowed.expand_as(free)
+        if given is None:
+            return free
+        kept = given.repeat_interleave(vocab.to(given.device), dim=-1) >= 0
+        return torch.where(kept, self.one_hot(given.clamp(min=0)).bool(), free.to(given.device))
 
 
 def last_states(lstm: nn.LSTM, inputs: Tensor) -> Tensor:
